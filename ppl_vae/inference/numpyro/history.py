@@ -1,0 +1,57 @@
+"""A bounded history of imputations: a reservoir sample of all that became usable, per row.
+
+Simkus and Gutmann (2023), section 4.1, keep every imputation.  Here, each time the chain leaves
+its latents one imputation drawn from them is offered, with a weight: the number of iterations that
+the chain stayed.  It replaces a uniformly chosen entry with probability
+min(1, size * weight / total weight), so that a uniform pick from the history is (up to that
+minimum) a uniform pick from all imputations made before the current latents were reached.
+
+Shapes: H entries, B rows, *event.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, random
+
+__all__ = ["History", "offer", "pick", "start_history"]
+
+
+class History(NamedTuple):
+    """Entries usable now, and the tally of those that are not yet."""
+
+    x: Array  # (H, B, *event)
+    total: Array  # iterations that the entries stand for, (B,)
+    stay: Array  # iterations spent at the current latents, (B,)
+
+
+def start_history(x: Array, mask: Array, size: int) -> History:
+    """Start with one imputation, the same in every entry."""
+    del mask
+    one = jnp.ones(x.shape[0])
+    return History(jnp.stack([x] * size), one, one)
+
+
+def pick(key: Array, history: History, x_obs: Array, mask: Array) -> Array:
+    """Return for each row a uniformly chosen entry as completed row, (B, *event)."""
+    size, num_rows = history.x.shape[:2]
+    index = random.randint(key, (num_rows,), 0, size)
+    return jnp.where(mask, x_obs, history.x[index, jnp.arange(num_rows)])
+
+
+def offer(key: Array, history: History, x: Array, left: Array) -> History:
+    """Offer `x`, drawn from the latents that the rows marked in `left` (B,) have just left."""
+    size, num_rows = history.x.shape[:2]
+    key_slot, key_enter = random.split(key)
+    slot = random.randint(key_slot, (num_rows,), 0, size)
+    total = history.total + history.stay
+    enters = left & (random.uniform(key_enter, (num_rows,)) * total < size * history.stay)
+
+    rows = jnp.arange(num_rows)
+    old = history.x[slot, rows]
+    new = jnp.where(enters.reshape((-1,) + (1,) * (x.ndim - 1)), x, old)
+    return History(
+        history.x.at[slot, rows].set(new),
+        jnp.where(left, total, history.total),
+        jnp.where(left, 1.0, history.stay + 1),
+    )

@@ -1,0 +1,141 @@
+"""Latent-adaptive importance resampling (LAIR).
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 4.2.  https://arxiv.org/abs/2308.09078
+
+Shapes: K particles, R prior proposals, P = K + R, B rows.
+"""
+
+from math import log
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from jax.scipy.special import logsumexp
+
+from ppl_vae.inference.numpyro.mcmc import ProgramKernel
+from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.rows import take_rows
+
+__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "log_mixture", "step"]
+
+
+class LAIRState(NamedTuple):
+    """What the next step needs."""
+
+    x: Array  # one completion a particle, (K, B, *event)
+    z: Latents  # the latents they were drawn from, each (K, B, ...)
+
+
+class LAIRInfo(NamedTuple):
+    """Sample statistics of one step, per row."""
+
+    lp: Array  # log p(x_o, z) of each particle, (K, B)
+    log_weight: Array  # of each proposal, (P, B); their mean weight estimates p(x_o)
+    ess_weights: Array  # effective number of the P proposals, (B,)
+    proposals: Latents  # each (P, B, ...), kept for the pooled resampling
+
+
+def log_mixture(log_q: Array, log_prior: Array, num_prior: int) -> Array:
+    """Return the log density of the mixture of K encoders and R prior components.
+
+    log [ (sum_k q_k(z) + R p(z)) / (K + R) ],  log_q (P, K, B), log_prior (P, B) -> (P, B).
+    """
+    num_particles = log_q.shape[1]
+    log_sum = logsumexp(log_q, axis=1)
+    if num_prior > 0:
+        log_sum = jnp.logaddexp(log_sum, log(num_prior) + log_prior)
+    return log_sum - log(num_particles + num_prior)
+
+
+def step(
+    key: Array, program: Program, state: LAIRState, *, num_prior: int
+) -> tuple[LAIRState, LAIRInfo]:
+    """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
+    key_q, key_prior, key_ancestor, key_x = random.split(key, 4)
+    num_particles, num_rows = state.x.shape[:2]
+
+    # 1. Propose: one latent from each particle's encoder, R from the prior.
+    z = jax.vmap(program.propose)(random.split(key_q, num_particles), state.x)
+    if num_prior > 0:
+        z_prior = jax.vmap(program.propose_from_prior)(random.split(key_prior, num_prior))
+        z = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), z, z_prior)
+
+    # 2. Weigh: p(x_o, z) over the mixture that proposed it.
+    log_prior, likelihood = jax.vmap(program.decode)(z)
+    log_observed = jax.vmap(program.log_observed)(likelihood)
+    log_q = jax.vmap(jax.vmap(program.log_proposal, (0, None)), (None, 0), 1)(z, state.x)
+    log_joint = log_prior + log_observed
+    log_weight = log_joint - log_mixture(log_q, log_prior, num_prior)
+    log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
+
+    # 3. Resample one ancestor a particle, among all proposals of the row.
+    ancestor = random.categorical(key_ancestor, log_weight, axis=0, shape=(num_particles, num_rows))
+    z, lp, likelihood = take_rows((z_all := z, log_joint, likelihood), ancestor)
+
+    # 4. Impute x_m ~ p(x_m | x_o, z).
+    x = jax.vmap(program.impute)(random.split(key_x, num_particles), likelihood)
+    return LAIRState(x, z), LAIRInfo(lp, log_weight, ess_weights(log_weight), z_all)
+
+
+def ess_weights(log_weight: Array) -> Array:
+    """Return (sum w)^2 / sum w^2 over the leading axis."""
+    return jnp.exp(2 * logsumexp(log_weight, axis=0) - logsumexp(2 * log_weight, axis=0))
+
+
+class LAIRKernel(ProgramKernel):
+    """Iterated importance resampling with a population of K imputations as proposals.
+
+    Each iteration draws z_k ~ q(z | x^k), k = 1..K, and R latents from the prior, weighs all by
+
+        w(z) = p(x_o, z) / { [sum_k q(z | x^k) + R p(z)] / (K + R) },
+
+    resamples K of them with replacement and draws x_m^k ~ p(x_m | x_o, z). The K particles are one
+    chain's population: draws of one iteration share ancestors. At fixed K their law has a bias of
+    order 1 / (K + R); `pool` resamples from all iterations and has none in the limit.
+
+    Args:
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        site: name of the data site.
+        params: trained values of `numpyro.param` sites, if any (`svi_result.params`).
+        num_particles: K, at least 1.
+        num_prior: R, at least 0. With R >= 1 the weights of a bounded likelihood are bounded.
+
+    Raises:
+        ValueError: if `num_particles` or `num_prior` is out of range.
+
+    Example:
+        >>> from jax import random
+        >>> from ppl_vae.numpyro import MCMC, LAIRKernel, VAE, fit
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> data = digits(binary=True)
+        >>> fitted = fit(random.key(0), VAE((64,), 4), data.x_train, num_steps=20)
+        >>> mcmc = MCMC(LAIRKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
+        >>> mcmc.run(random.key(1), with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> mcmc.get_samples()["x"].shape  # draws, particles, rows, entries
+        (10, 4, 3, 64)
+    """
+
+    def __init__(
+        self, model, guide, *, site="x", params=None, num_particles=4, num_prior=1
+    ) -> None:
+        super().__init__(model, guide, site=site, params=params)
+        if not (isinstance(num_particles, int) and num_particles >= 1):
+            raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
+        if not (isinstance(num_prior, int) and num_prior >= 0):
+            raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
+        self.num_particles = num_particles
+        self.num_prior = num_prior
+
+    def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> LAIRState:
+        """Start from one completion a particle."""
+        if z is None:
+            z = jax.vmap(program.propose)(random.split(key, self.num_particles), x)
+        return LAIRState(x, z)
+
+    def step(self, key: Array, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
+        """Advance one population by one iteration."""
+        return step(key, program, state, num_prior=self.num_prior)

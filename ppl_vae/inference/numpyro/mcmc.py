@@ -1,0 +1,259 @@
+"""One adapter: any (start, step) over a program as a NumPyro `MCMCKernel`.
+
+A method's file holds its equations and a `ProgramKernel` with two functions of one chain; the
+adapter brings the data, the chains and the keys.
+"""
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import is_prng_key
+
+from ppl_vae.inference.numpyro.contract import check_program
+from ppl_vae.inference.numpyro.program import Latents, Program, split_data
+from ppl_vae.masks import check_data
+
+__all__ = ["KernelState", "ProgramKernel"]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["chain", "info", "rng_key"],
+    meta_fields=["site"],
+)
+@dataclasses.dataclass(frozen=True)
+class KernelState:
+    """The state of one chain, or of several with a leading axis."""
+
+    chain: Any  # the method's own state; completed rows alone when nothing is missing
+    info: Any  # the method's sample statistics of the last step
+    rng_key: Array
+    site: str
+
+    @property
+    def z(self) -> dict[str, Array]:
+        """What is collected: completed rows under the data site's name, and the latents."""
+        if isinstance(self.chain, Complete):
+            return {self.site: self.chain.x}
+        return {self.site: self.chain.x, **self.chain.z}
+
+    def _replace(self, **changes: Any) -> "KernelState":
+        return dataclasses.replace(self, **changes)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["x"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Complete:
+    """The state of a chain that has nothing to draw."""
+
+    x: Array
+
+
+class ProgramKernel(MCMCKernel):
+    """A NumPyro kernel that draws the missing entries of the data given to `MCMC.run`.
+
+    `mcmc.run(key, x, *args, mask=None, **kwargs)`: x has shape (rows, *event) and holds NaN where
+    it is missing, or comes with a `mask` (bool, x's shape, True = observed). All else goes to the
+    model and the guide. `get_samples()` holds completed rows under the name of the data site, and
+    the latent sites; `get_extra_fields()["info"]` the statistics of each step.
+
+    `init_params` takes `last_state.z` of another kernel's run: chains go on from there.
+    """
+
+    sample_field = "z"
+    default_fields = ("z", "info")
+    num_particles: int | None = None
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *,
+        site: str = "x",
+        params: dict[str, Any] | None = None,
+    ) -> None:
+        for role, fn in (("model", model), ("guide", guide)):
+            if not callable(fn):
+                raise TypeError(f"{role} must be a function of x, got {type(fn).__name__}.")
+        self.model = model
+        self.guide = guide
+        self.site = site
+        self.params = dict(params or {})
+
+    # --- what a method defines --------------------------------------------------------------
+
+    def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:
+        """Return the chain's first state, from completed rows (and latents handed over)."""
+        raise NotImplementedError
+
+    def step(self, key: Array, program: Program, state: Any) -> tuple[Any, Any]:
+        """Return the chain's next state and the statistics of the step."""
+        raise NotImplementedError
+
+    def redecode(self, program: Program, state: Any) -> Any:
+        """Recompute what the state caches of the model."""
+        return state
+
+    # --- numpyro.infer.mcmc.MCMCKernel ------------------------------------------------------
+
+    def init(
+        self,
+        rng_key: Array,
+        num_warmup: int,
+        init_params: dict[str, Array] | None,
+        model_args: tuple[Any, ...],
+        model_kwargs: dict[str, Any] | None,
+    ) -> KernelState:
+        """Check the data and the program, and start every chain."""
+        del num_warmup  # nothing is adapted
+        nothing_missing = self._check(model_args, model_kwargs)
+        program = self._bind(model_args, model_kwargs)
+        if nothing_missing:
+            chain = Complete(program.x_obs)
+            if not is_prng_key(rng_key):
+                chain = jax.tree.map(lambda a: jnp.stack([a] * len(rng_key)), chain)
+            return KernelState(chain, (), rng_key, self.site)
+
+        def init_chain(key: Array, params: dict[str, Array] | None) -> KernelState:
+            key_start, key_x, key_next = random.split(key, 3)
+            x, z = self._initial_values(key_x, program, params)
+            chain = self.start(key_start, program, x, z)
+            _, info = jax.eval_shape(lambda key, c: self.step(key, program, c), key_next, chain)
+            info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), info)
+            return KernelState(chain, info, key_next, self.site)
+
+        return _over_chains(init_chain, rng_key)(rng_key, init_params)
+
+    def sample(
+        self, state: KernelState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
+    ) -> KernelState:
+        """Advance every chain by one iteration."""
+        if isinstance(state.chain, Complete):
+            return state
+        program = self._bind(model_args, model_kwargs)
+
+        def sample_chain(state: KernelState) -> KernelState:
+            key_step, key_next = random.split(state.rng_key)
+            chain, info = self.step(key_step, program, state.chain)
+            return KernelState(chain, info, key_next, self.site)
+
+        return _over_chains(sample_chain, state.rng_key)(state)
+
+    def refresh(
+        self, state: KernelState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
+    ) -> KernelState:
+        """Recompute cached densities after the values that the model is conditioned on changed."""
+        if isinstance(state.chain, Complete):
+            return state
+        program = self._bind(model_args, model_kwargs)
+        redecode = _over_chains(partial(self.redecode, program), state.rng_key)
+        return state._replace(chain=redecode(state.chain))
+
+    def wrap_model(self, wrapper: Callable[..., Any]) -> "ProgramKernel":
+        """Return a copy of this kernel with the model wrapped."""
+        kernel = copy.copy(self)
+        kernel.model = wrapper(self.model)
+        return kernel
+
+    def get_constrain_fn(
+        self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
+    ) -> Callable[[dict[str, Array]], dict[str, Array]]:
+        """Draws are values of the sites as they are."""
+        del model_args, model_kwargs
+        return lambda z: z
+
+    def get_diagnostics_str(self, state: KernelState) -> str:
+        """Return the progress bar's remark: the mean acceptance where the method has one."""
+        rate = getattr(state.info, "acceptance_rate", None)
+        return "" if rate is None else f"acceptance {float(rate.mean()):.2f}"
+
+    # --- data -------------------------------------------------------------------------------
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Program:
+        x, args, mask, kwargs = _take_data(args, kwargs)
+        x_obs, mask = split_data(x, mask)
+        return Program(self.model, self.guide, x_obs, mask, self.site, self.params, args, kwargs)
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+        """Refuse bad data and programs; return whether nothing is missing."""
+        x, args, mask, kwargs = _take_data(args, kwargs)
+        if isinstance(x, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+            return False  # under a caller's jit the values are not known yet
+        _, mask_array = check_data(
+            np.asarray(x), None if mask is None else np.asarray(mask), site=self.site
+        )
+        with jax.ensure_compile_time_eval():
+            check_program(random.key(0), self._bind((x, *args), {**kwargs, "mask": mask}))
+        if mask_array.all():
+            warnings.warn(
+                f"All {len(mask_array)} rows are complete: nothing is missing, so nothing is drawn "
+                "and the samples repeat the data.",
+                stacklevel=2,
+            )
+        return bool(mask_array.all())
+
+    def _initial_values(
+        self, key: Array, program: Program, params: dict[str, Array] | None
+    ) -> tuple[Array, Latents | None]:
+        """Return completed rows from the model's own prior predictive, or those handed over."""
+
+        def prior_predictive(key: Array) -> tuple[Array, Latents]:
+            key_z, key_x = random.split(key)
+            z = program.propose_from_prior(key_z)
+            return program.impute(key_x, program.decode(z)[1]), z
+
+        x, z = prior_predictive(key)
+        if self.num_particles is not None:
+            x, _ = jax.vmap(prior_predictive)(random.split(key, self.num_particles))
+        if not params:
+            return x, None
+        self._check_names(params, z)
+        if self.site in params:
+            handed = self._fit_particles(params[self.site], program.x_obs.ndim)
+            x = jnp.where(program.mask, program.x_obs, handed.astype(x.dtype))
+        if not z.keys() <= params.keys():
+            return x, None
+        return x, {name: self._fit_particles(params[name], z[name].ndim) for name in z}
+
+    def _check_names(self, params: dict[str, Array], z: Latents) -> None:
+        unknown = sorted(set(params) - {self.site, *z})
+        if unknown:
+            raise ValueError(
+                f"init_params has unknown sites {unknown}; expected some of "
+                f"{sorted([self.site, *z])}, for example another run's `last_state.z`."
+            )
+
+    def _fit_particles(self, value: Array, ndim: int) -> Array:
+        """Take the first particle of a population, or make a population of one chain's value."""
+        value = jnp.asarray(value)
+        population = value if value.ndim > ndim else value[None]
+        if self.num_particles is None:
+            return population[0]
+        return population[jnp.arange(self.num_particles) % len(population)]
+
+
+def _take_data(
+    args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> tuple[Any, tuple[Any, ...], Any, dict[str, Any]]:
+    """Return x, the further arguments, the mask or None, and the further keyword arguments."""
+    if not args:
+        raise ValueError(
+            "The data comes first: `mcmc.run(key, x, ...)`, x of shape (rows, *event)."
+        )
+    kwargs = dict(kwargs or {})
+    mask = kwargs.pop("mask", None)
+    return args[0], args[1:], mask, kwargs
+
+
+def _over_chains(fn: Callable[..., Any], rng_key: Array) -> Callable[..., Any]:
+    return fn if is_prng_key(rng_key) else jax.vmap(fn)

@@ -1,0 +1,126 @@
+"""A user's (model, guide) lifted to the few functions that samplers need.
+
+Shapes: B rows, *event the shape of one row.  `z` is a dict of latent sites, each (B, ...); log
+densities are per row, shape (B,), in nats.  Everything here is a pure function of arrays: chains
+and particles are added by `jax.vmap`, so that a guide's encoder runs once per row it is given.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from numpyro import handlers
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+
+from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
+
+__all__ = ["Latents", "Program", "split_data"]
+
+Latents = dict[str, Array]
+
+
+def split_data(x: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Return `x` with zeros where it is missing, and the mask (True = observed).
+
+    Without a mask, NaN marks what is missing; no NaN leaves this function.
+    """
+    x = jnp.asarray(x)
+    mask = ~jnp.isnan(x) if mask is None else jnp.asarray(mask)
+    return jnp.where(mask, x, jnp.zeros_like(x)), mask
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model and a guide, bound to the data of one run.
+
+    Args:
+        model: `model(x, *args, **kwargs)` with one observed site, the data.
+        guide: `guide(x, *args, **kwargs)` that samples every latent site of the model.
+        x_obs: the data, shape (B, *event), zeros where missing.
+        mask: shape (B, *event), True where x is observed.
+        site: name of the data site.
+        params: values of the programs' `numpyro.param` sites (`svi_result.params`).
+        args: further positional arguments of model and guide, passed on unchanged.
+        kwargs: further keyword arguments, passed on unchanged.
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    x_obs: Array
+    mask: Array
+    site: str = "x"
+    params: dict[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    # --- the guide --------------------------------------------------------------------------
+
+    def propose(self, key: Array, x: Array) -> Latents:
+        """Draw z ~ q(z | x)."""
+        return {name: site["value"] for name, site in self.trace_guide(x, key=key).items()}
+
+    def log_proposal(self, z: Latents, x: Array) -> Array:
+        """Return log q(z | x), shape (B,)."""
+        return _sum_log_prob(self.trace_guide(x, z=z))
+
+    # --- the model --------------------------------------------------------------------------
+
+    def propose_from_prior(self, key: Array) -> Latents:
+        """Draw z ~ p(z)."""
+        sites = self.trace_model(key=key)
+        return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
+
+    def decode(self, z: Latents) -> tuple[Array, dist.Distribution]:
+        """Return log p(z), shape (B,), and p(x | z), the distribution at the data site."""
+        sites = self.trace_model(z=z)
+        likelihood = sites.pop(self.site)["fn"]
+        return _sum_log_prob(sites), likelihood
+
+    # --- the data ---------------------------------------------------------------------------
+
+    def log_observed(self, likelihood: dist.Distribution) -> Array:
+        """Return log p(x_o | z), shape (B,)."""
+        return observed_log_prob(likelihood, self.x_obs, self.mask)
+
+    def impute(self, key: Array, likelihood: dist.Distribution) -> Array:
+        """Draw x_m ~ p(x_m | x_o, z) and return the completed rows, shape (B, *event)."""
+        return complete(key, likelihood, self.x_obs, self.mask)
+
+    # --- running the programs ---------------------------------------------------------------
+
+    def trace_guide(self, x: Array, *, key: Array | None = None, z: Latents | None = None) -> dict:
+        """Run the guide on completed rows; return its latent sites by name."""
+        kwargs = {k: v for k, v in self.kwargs.items() if k != GIBBS_SITES_KWARG}
+        return self._trace(self.guide, x, kwargs, key, z)
+
+    def trace_model(self, *, key: Array | None = None, z: Latents | None = None) -> dict:
+        """Run the model; return its latent sites and its observed sites of one value a row."""
+        sites = self._trace(self.model, self.x_obs, self.kwargs, key, z)
+        given = self.kwargs.get(GIBBS_SITES_KWARG, {})
+        return {name: site for name, site in sites.items() if name not in given}
+
+    def _trace(
+        self, fn: Callable[..., Any], x: Array, kwargs: dict, key: Array | None, z: Latents | None
+    ) -> dict:
+        if accepts_mask(fn):
+            kwargs = {**kwargs, "mask": self.mask}
+        fn = handlers.substitute(fn, data={**self.params, **(z or {})})
+        if key is not None:
+            fn = handlers.seed(fn, key)
+        sites = handlers.trace(fn).get_trace(x, *self.args, **kwargs)
+        return {name: site for name, site in sites.items() if site["type"] == "sample"}
+
+
+def accepts_mask(fn: Callable[..., Any]) -> bool:
+    """Whether `fn`, below any effect handlers around it, has a parameter named `mask`."""
+    while isinstance(getattr(fn, "fn", None), Callable):
+        fn = fn.fn
+    return "mask" in inspect.signature(fn).parameters
+
+
+def _sum_log_prob(sites: dict) -> Array:
+    return sum((site["fn"].log_prob(site["value"]) for site in sites.values()), start=jnp.zeros(()))

@@ -1,0 +1,125 @@
+"""Closed-form and enumerated answers, in numpy: what every sampler is tested against."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LinearGaussian:
+    """z ~ N(0, I), x ~ N(W z + b, s^2 I); everything about it is known."""
+
+    weight: np.ndarray  # (D, L)
+    bias: np.ndarray  # (D,)
+    scale: float
+
+    @staticmethod
+    def example(seed: int = 0, num_features: int = 5, latent_dim: int = 2) -> "LinearGaussian":
+        rng = np.random.default_rng(seed)
+        weight = rng.normal(size=(num_features, latent_dim))
+        return LinearGaussian(weight, rng.normal(size=num_features), 0.6)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        return self.weight @ self.weight.T + self.scale**2 * np.eye(len(self.bias))
+
+    @property
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """(A, S) with p(z | x) = N(A (x - b), S)."""
+        precision = np.eye(self.weight.shape[1]) + self.weight.T @ self.weight / self.scale**2
+        covariance = np.linalg.inv(precision)
+        return covariance @ self.weight.T / self.scale**2, covariance
+
+    def missing_given_observed(
+        self, x: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and covariance of p(x_m | x_o) for one row."""
+        c, m, o = self.covariance, ~mask, mask
+        gain = c[np.ix_(m, o)] @ np.linalg.inv(c[np.ix_(o, o)])
+        mean = self.bias[m] + gain @ (x[o] - self.bias[o])
+        return mean, c[np.ix_(m, m)] - gain @ c[np.ix_(o, m)]
+
+    def log_evidence(self, x: np.ndarray, mask: np.ndarray) -> float:
+        """log p(x_o) for one row, in nats."""
+        c = self.covariance[np.ix_(mask, mask)]
+        r = (x - self.bias)[mask]
+        quadratic = r @ np.linalg.solve(c, r)
+        return float(-0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * c)[1]))
+
+    def draw(self, rng: np.random.Generator, num_rows: int) -> np.ndarray:
+        z = rng.normal(size=(num_rows, self.weight.shape[1]))
+        noise = rng.normal(size=(num_rows, len(self.bias)))
+        return z @ self.weight.T + self.bias + self.scale * noise
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """z on a few points, x a few bits: every law is a table."""
+
+    prior: np.ndarray  # (Z,)
+    bit: np.ndarray  # p(x_d = 1 | z), (Z, D)
+    guide_weight: np.ndarray  # q(z | x) = softmax(x @ guide_weight + guide_bias), (D, Z)
+    guide_bias: np.ndarray  # (Z,)
+
+    @staticmethod
+    def example(seed: int = 0, num_latents: int = 8, num_bits: int = 5) -> "Discrete":
+        rng = np.random.default_rng(seed)
+        return Discrete(
+            rng.dirichlet(np.full(num_latents, 2.0)),
+            rng.beta(0.5, 0.5, size=(num_latents, num_bits)).clip(0.05, 0.95),
+            rng.normal(size=(num_bits, num_latents)),
+            rng.normal(size=num_latents),
+        )
+
+    def with_exact_guide(self) -> "Discrete":
+        """The same model with q(z | x) = p(z | x), which is of the guide's form."""
+        weight = np.log(self.bit / (1 - self.bit)).T
+        bias = np.log(self.prior) + np.log1p(-self.bit).sum(1)
+        return Discrete(self.prior, self.bit, weight, bias)
+
+    def completions(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """All rows that agree with x where mask is True."""
+        rows = []
+        for bits in product([0.0, 1.0], repeat=int((~mask).sum())):
+            row = np.where(mask, x, 0.0)
+            row[~mask] = bits
+            rows.append(row)
+        return np.array(rows)
+
+    def likelihood(self, rows: np.ndarray) -> np.ndarray:
+        """p(x_d | z) entry by entry, (Z, N, D)."""
+        return np.where(rows[None] == 1, self.bit[:, None], 1 - self.bit[:, None])
+
+    def joint_given_observed(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """p(z, x_m | x_o) as a table (Z, N) over `completions`."""
+        joint = self.prior[:, None] * self.likelihood(self.completions(x, mask)).prod(-1)
+        return joint / joint.sum()
+
+    def guide(self, rows: np.ndarray) -> np.ndarray:
+        """q(z | x), (N, Z)."""
+        logits = rows @ self.guide_weight + self.guide_bias
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        return weights / weights.sum(1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class TwoModes:
+    """z ~ N(0, 1); x_0 ~ N(|z|, s^2) is observed, x_1 ~ N(4 sign(z), s^2) is not.
+
+    Given x_0 the sign of z is free, p(x_1 | x_0) has two equal modes eight units apart, and a
+    guide that reads the sign off x_1 never proposes the other one.
+    """
+
+    scale: float = 0.3
+    guide_scale: float = 0.3
+    share_of_positive: float = 0.5
+
+
+def batch_means_error(draws: np.ndarray, num_batches: int = 25) -> np.ndarray:
+    """Standard error of the mean of correlated draws (chain, draw, ...), by batch means."""
+    chains, length = draws.shape[:2]
+    size = length // num_batches
+    batches = draws[:, : size * num_batches].reshape(chains, num_batches, size, *draws.shape[2:])
+    means = batches.mean(2).reshape(chains * num_batches, *draws.shape[2:])
+    return means.std(0, ddof=1) / np.sqrt(len(means))
