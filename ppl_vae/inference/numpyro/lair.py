@@ -16,6 +16,7 @@ from jax.scipy.special import logsumexp
 
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.resampling import multinomial
 from ppl_vae.inference.numpyro.rows import take_rows
 
 __all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "log_mixture", "step"]
@@ -34,13 +35,14 @@ class LAIRInfo(NamedTuple):
     lp: Array  # log p(x_o, z) of each particle, (K, B)
     log_weight: Array  # of each proposal, (P, B); their mean weight estimates p(x_o)
     ess_weights: Array  # effective number of the P proposals, (B,)
+    diverging: Array  # no proposal has a finite weight, bool, (B,)
     proposals: Latents  # each (P, B, ...), kept for the pooled resampling
 
 
 def log_mixture(log_q: Array, log_prior: Array, num_prior: int) -> Array:
     """Return the log density of the mixture of K encoders and R prior components.
 
-    log [ (sum_k q_k(z) + R p(z)) / (K + R) ],  log_q (P, K, B), log_prior (P, B) -> (P, B).
+    log [ (sum_k q_k(z) + R p(z)) / (K + R) ],  log_q (P, K, B), log_prior (P, B).
     """
     num_particles = log_q.shape[1]
     log_sum = logsumexp(log_q, axis=1)
@@ -54,7 +56,7 @@ def step(
 ) -> tuple[LAIRState, LAIRInfo]:
     """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
     key_q, key_prior, key_ancestor, key_x = random.split(key, 4)
-    num_particles, num_rows = state.x.shape[:2]
+    num_particles = state.x.shape[0]
 
     # 1. Propose: one latent from each particle's encoder, R from the prior.
     z = jax.vmap(program.propose)(random.split(key_q, num_particles), state.x)
@@ -71,12 +73,14 @@ def step(
     log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
 
     # 3. Resample one ancestor a particle, among all proposals of the row.
-    ancestor = random.categorical(key_ancestor, log_weight, axis=0, shape=(num_particles, num_rows))
-    z, lp, likelihood = take_rows((z_all := z, log_joint, likelihood), ancestor)
+    ancestor = multinomial(key_ancestor, log_weight, num_particles)
+    z_new, lp, likelihood = take_rows((z, log_joint, likelihood), ancestor)
 
     # 4. Impute x_m ~ p(x_m | x_o, z).
     x = jax.vmap(program.impute)(random.split(key_x, num_particles), likelihood)
-    return LAIRState(x, z), LAIRInfo(lp, log_weight, ess_weights(log_weight), z_all)
+    diverging = (log_weight == -jnp.inf).all(0)
+    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, z)
+    return LAIRState(x, z_new), info
 
 
 def ess_weights(log_weight: Array) -> Array:

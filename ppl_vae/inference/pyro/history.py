@@ -1,0 +1,66 @@
+"""A bounded history of imputations: a reservoir sample of all that became usable, per row.
+
+Simkus and Gutmann (2023), section 4.1, keep every imputation.  Here, each time the chain leaves
+its latents one imputation drawn from them is offered, with a weight: the number of iterations that
+the chain stayed.  It replaces a uniformly chosen entry with probability
+min(1, size * weight / total weight), so that a uniform pick from the history is (up to that
+minimum) a uniform pick from all imputations made before the current latents were reached.
+
+Shapes: C chains, H entries, B rows, *event.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["History", "offer", "pick", "start_history"]
+
+
+class History(NamedTuple):
+    """Entries usable now, and the tally of those that are not yet."""
+
+    x: Tensor  # (C, H, B, *event)
+    total: Tensor  # iterations that the entries stand for, (C, B)
+    stay: Tensor  # iterations spent at the current latents, (C, B)
+
+
+def start_history(x: Tensor, mask: Tensor, size: int) -> History:
+    """Start with one imputation, the same in every entry."""
+    del mask
+    one = torch.ones(x.shape[:2], device=x.device)
+    return History(torch.stack([x] * size, 1), one, one)
+
+
+def pick(history: History, x_obs: Tensor, mask: Tensor) -> Tensor:
+    """Return for each row a uniformly chosen entry as completed row, (C, B, *event)."""
+    size = history.x.shape[1]
+    index = torch.randint(size, history.total.shape, device=x_obs.device)
+    return torch.where(mask, x_obs, history.x[_chains_and(index)])
+
+
+def offer(history: History, x: Tensor, left: Tensor) -> History:
+    """Offer `x`, drawn from the latents that the rows marked in `left` (C, B) have just left.
+
+    The entries are overwritten in place: a history belongs to one chain state.
+    """
+    size = history.x.shape[1]
+    slot = torch.randint(size, left.shape, device=x.device)
+    total = history.total + history.stay
+    enters = left & (torch.rand_like(total) * total < size * history.stay)
+
+    at = _chains_and(slot)
+    history.x[at] = torch.where(enters.reshape(*left.shape, *[1] * (x.ndim - 2)), x, history.x[at])
+    return History(
+        history.x,
+        torch.where(left, total, history.total),
+        torch.where(left, 1.0, history.stay + 1),
+    )
+
+
+def _chains_and(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (C, B) of chain, entry and row."""
+    num_chains, num_rows = index.shape
+    chain = torch.arange(num_chains, device=index.device)[:, None].expand_as(index)
+    row = torch.arange(num_rows, device=index.device).expand_as(index)
+    return chain, index, row

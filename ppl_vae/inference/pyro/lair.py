@@ -1,0 +1,138 @@
+"""Latent-adaptive importance resampling (LAIR).
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 4.2.  https://arxiv.org/abs/2308.09078
+
+Shapes: C chains, K particles, R prior proposals, P = K + R, B rows.
+"""
+
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.inference.pyro.mcmc import ProgramKernel
+from ppl_vae.inference.pyro.program import Latents, Program
+from ppl_vae.inference.pyro.resampling import multinomial
+from ppl_vae.inference.pyro.rows import take_rows
+
+__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "log_mixture", "step"]
+
+
+class LAIRState(NamedTuple):
+    """What the next step needs."""
+
+    x: Tensor  # one completion a particle, (C, K, B, *event)
+    z: Latents  # the latents they were drawn from, each (C, K, B, ...)
+
+
+class LAIRInfo(NamedTuple):
+    """Sample statistics of one step, per row."""
+
+    lp: Tensor  # log p(x_o, z) of each particle, (C, K, B)
+    log_weight: Tensor  # of each proposal, (P, B); their mean weight estimates p(x_o)
+    ess_weights: Tensor  # effective number of the P proposals, (C, B)
+    diverging: Tensor  # no proposal has a finite weight, bool, (C, B)
+    proposals: Latents  # each (C, P, B, ...), kept for the pooled resampling
+
+
+def log_mixture(log_q: Tensor, log_prior: Tensor, num_prior: int) -> Tensor:
+    """Return the log density of the mixture of K encoders and R prior components.
+
+    log [ (sum_k q_k(z) + R p(z)) / (K + R) ],  log_q (C, P, K, B), log_prior (C, P, B).
+    """
+    num_particles = log_q.shape[2]
+    log_sum = log_q.logsumexp(2)
+    if num_prior > 0:
+        log_sum = torch.logaddexp(log_sum, log(num_prior) + log_prior)
+    return log_sum - log(num_particles + num_prior)
+
+
+def step(program: Program, state: LAIRState, *, num_prior: int) -> tuple[LAIRState, LAIRInfo]:
+    """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
+    num_chains, num_particles = state.x.shape[:2]
+
+    # 1. Propose: one latent from each particle's encoder, R from the prior.
+    z = program.propose(state.x)
+    if num_prior > 0:
+        z_prior = program.propose_from_prior((num_chains, num_prior))
+        z = {name: torch.cat([z[name], z_prior[name]], 1) for name in z}
+
+    # 2. Weigh: p(x_o, z) over the mixture that proposed it.
+    log_prior, likelihood = program.decode(z)
+    log_observed = program.log_observed(likelihood)
+    log_q = program.log_proposal_of_each(z, state.x)
+    log_joint = log_prior + log_observed
+    log_weight = log_joint - log_mixture(log_q, log_prior, num_prior)
+    log_weight = torch.where(log_weight.isnan(), -torch.inf, log_weight)
+
+    # 3. Resample one ancestor a particle, among all proposals of the row.
+    ancestor = multinomial(log_weight, num_particles)
+    z_new, lp, likelihood = take_rows((z, log_joint, likelihood), ancestor)
+
+    # 4. Impute x_m ~ p(x_m | x_o, z).
+    x = program.impute(likelihood)
+    diverging = (log_weight == -torch.inf).all(1)
+    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, z)
+    return LAIRState(x, z_new), info
+
+
+def ess_weights(log_weight: Tensor) -> Tensor:
+    """Return (sum w)^2 / sum w^2 over the proposals."""
+    return (2 * log_weight.logsumexp(1) - (2 * log_weight).logsumexp(1)).exp()
+
+
+class LAIRKernel(ProgramKernel):
+    """Iterated importance resampling with a population of K imputations as proposals.
+
+    Each iteration draws z_k ~ q(z | x^k), k = 1..K, and R latents from the prior, weighs all by
+
+        w(z) = p(x_o, z) / { [sum_k q(z | x^k) + R p(z)] / (K + R) },
+
+    resamples K of them with replacement and draws x_m^k ~ p(x_m | x_o, z). The K particles are one
+    chain's population: draws of one iteration share ancestors. At fixed K their law has a bias of
+    order 1 / (K + R); `pool` resamples from all iterations and has none in the limit.
+
+    Args:
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        site: name of the data site.
+        num_particles: K, at least 1.
+        num_prior: R, at least 0. With R >= 1 the weights of a bounded likelihood are bounded.
+
+    Raises:
+        ValueError: if `num_particles` or `num_prior` is out of range.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.pyro import MCMC, LAIRKernel, VAE, fit
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> mcmc = MCMC(LAIRKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
+        >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> mcmc.get_samples()["x"].shape  # draws, particles, rows, entries
+        (10, 4, 3, 64)
+    """
+
+    def __init__(self, model, guide, *, site="x", num_particles=4, num_prior=1) -> None:
+        super().__init__(model, guide, site=site)
+        if not (isinstance(num_particles, int) and num_particles >= 1):
+            raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
+        if not (isinstance(num_prior, int) and num_prior >= 0):
+            raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
+        self.num_particles = num_particles
+        self.num_prior = num_prior
+
+    def start(self, program: Program, x: Tensor, z: Latents | None) -> LAIRState:
+        """Start from one completion a particle."""
+        if z is None:
+            z = program.propose(x)
+        return LAIRState(x, z)
+
+    def step(self, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
+        """Advance one population by one iteration."""
+        return step(program, state, num_prior=self.num_prior)

@@ -1,0 +1,252 @@
+"""One adapter: any (start, step) over a program as a Pyro `MCMCKernel`, one chain or many at once.
+
+A method's file holds its equations and a `ProgramKernel` with two functions of chains; the adapter
+brings the data.  All tensors of a chain state have the chains as leading axis.
+"""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from torch import Tensor
+
+from ppl_vae.inference.pyro.contract import check_program
+from ppl_vae.inference.pyro.program import Latents, Program, split_data
+from ppl_vae.masks import check_data
+
+__all__ = ["KernelState", "ProgramKernel"]
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """The state of C chains."""
+
+    chain: Any  # the method's own state; completed rows alone when nothing is missing
+    info: Any  # the method's sample statistics of the last step
+    rng_state: Tensor  # torch's random state after the step, on the host
+    site: str
+
+    @property
+    def z(self) -> dict[str, Tensor]:
+        """What is collected: completed rows under the data site's name, and the latents."""
+        if isinstance(self.chain, Complete):
+            return {self.site: self.chain.x}
+        return {self.site: self.chain.x, **self.chain.z}
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The state of chains that have nothing to draw."""
+
+    x: Tensor
+
+
+class ProgramKernel(MCMCKernel):
+    """A Pyro kernel that draws the missing entries of the data given to `MCMC.run`.
+
+    `mcmc.run(x, *args, mask=None, **kwargs)`: x has shape (rows, *event) and holds NaN where it is
+    missing, or comes with a `mask` (bool, x's shape, True = observed). All else goes to the model
+    and the guide. `get_samples()` holds completed rows under the name of the data site, and the
+    latent sites; `get_extra_fields()["info"]` the statistics of each step.
+
+    `init_params` takes `last_state.z` of another kernel's run: chains go on from there.
+    """
+
+    num_particles: int | None = None
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *, site: str = "x"
+    ) -> None:
+        for role, fn in (("model", model), ("guide", guide)):
+            if not callable(fn):
+                raise TypeError(f"{role} must be a function of x, got {type(fn).__name__}.")
+        self.model = model
+        self.guide = guide
+        self.site = site
+        self.transforms: dict[str, Any] = {}
+        self._program: Program | None = None
+        self._state: KernelState | None = None
+        self._handed: dict[str, Tensor] | None = None
+        self._infos: list[Any] = []
+
+    # --- what a method defines --------------------------------------------------------------
+
+    def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
+        """Return the chains' first state, from completed rows (and latents handed over)."""
+        raise NotImplementedError
+
+    def step(self, program: Program, state: Any) -> tuple[Any, Any]:
+        """Return the chains' next state and the statistics of the step."""
+        raise NotImplementedError
+
+    # --- many chains at once: ppl_vae.pyro.MCMC ---------------------------------------------
+
+    @torch.no_grad()
+    def init(
+        self,
+        num_chains: int,
+        init_params: dict[str, Tensor] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> KernelState:
+        """Check the data and the program, and start every chain."""
+        nothing_missing = self._check(args, kwargs)
+        self._program = program = self._bind(args, kwargs)
+        if nothing_missing:
+            x = program.x_obs.expand(num_chains, *program.x_obs.shape)
+            return KernelState(Complete(x), (), torch.get_rng_state(), self.site)
+        x, z = self._initial_values(program, num_chains, init_params)
+        return KernelState(self.start(program, x, z), (), torch.get_rng_state(), self.site)
+
+    @torch.no_grad()
+    def advance(self, state: KernelState) -> KernelState:
+        """Advance every chain by one iteration."""
+        if isinstance(state.chain, Complete):
+            return state
+        if self._program is None:
+            raise RuntimeError("Call `init` (or `setup`) with the data first.")
+        chain, info = self.step(self._program, state.chain)
+        return KernelState(chain, info, torch.get_rng_state(), self.site)
+
+    # --- one chain: pyro.infer.mcmc.MCMCKernel ----------------------------------------------
+
+    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
+        """Check the data and the program, and start one chain."""
+        del warmup_steps  # nothing is adapted
+        handed = None
+        if self._handed is not None:
+            handed = {name: value.unsqueeze(0) for name, value in self._handed.items()}
+        self._state = self.init(1, handed, args, kwargs)
+        self._infos = []
+
+    @property
+    def initial_params(self) -> dict[str, Tensor]:
+        """The first state's rows and latents."""
+        if self._state is None:
+            raise RuntimeError("Call `setup` with the data first.")
+        return _only_chain(self._state.z)
+
+    @initial_params.setter
+    def initial_params(self, params: dict[str, Tensor]) -> None:
+        self._handed = params
+
+    def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Advance the chain by one iteration."""
+        del params  # they are part of the state
+        self._state = self.advance(self._state)
+        self._infos.append(self._state.info)
+        return _only_chain(self._state.z)
+
+    def end_warmup(self) -> None:
+        """Forget the statistics of the warm-up."""
+        self._infos = []
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return the statistics of all iterations since `setup`, each stacked, (draw, ...)."""
+        if not self._infos or self._infos[0] == ():
+            return {}
+        return {"info": stack_info([_only_chain(info) for info in self._infos], dim=0)}
+
+    def logging(self) -> "OrderedDict[str, str]":
+        """Return the progress bar's remark: the mean acceptance where the method has one."""
+        rate = getattr(self._state.info, "acceptance_rate", None) if self._state else None
+        return OrderedDict() if rate is None else OrderedDict(acceptance=f"{rate.mean():.2f}")
+
+    def cleanup(self) -> None:
+        """Drop the data."""
+        self._program = self._state = self._handed = None
+        self._infos = []
+
+    # --- data -------------------------------------------------------------------------------
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        x, args, mask, kwargs = take_data(args, kwargs)
+        x_obs, mask = split_data(x, mask)
+        return Program(self.model, self.guide, x_obs, mask, self.site, args, kwargs)
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Refuse bad data and programs; return whether nothing is missing."""
+        x, args, mask, kwargs = take_data(args, kwargs)
+        _, mask_array = check_data(as_numpy(x), as_numpy(mask), site=self.site)
+        with torch.random.fork_rng():
+            check_program(self._bind((x, *args), {**kwargs, "mask": mask}))
+        if mask_array.all():
+            warnings.warn(
+                f"All {len(mask_array)} rows are complete: nothing is missing, so nothing is drawn "
+                "and the samples repeat the data.",
+                stacklevel=2,
+            )
+        return bool(mask_array.all())
+
+    def _initial_values(
+        self, program: Program, num_chains: int, params: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Latents | None]:
+        """Return completed rows from the model's own prior predictive, or those handed over."""
+        lead = (num_chains,) if self.num_particles is None else (num_chains, self.num_particles)
+        z = program.propose_from_prior(lead)
+        x = program.impute(program.decode(z)[1])
+        if not params:
+            return x, None
+        self._check_names(params, z)
+        if self.site in params:
+            handed = self._fit_particles(params[self.site], program.x_obs.ndim + 1)
+            x = torch.where(program.mask, program.x_obs, handed.to(x))
+        if not z.keys() <= params.keys():
+            return x, None
+        ndim = {name: value.ndim - len(lead) + 1 for name, value in z.items()}
+        return x, {name: self._fit_particles(params[name], ndim[name]) for name in z}
+
+    def _check_names(self, params: dict[str, Tensor], z: Latents) -> None:
+        unknown = sorted(set(params) - {self.site, *z})
+        if unknown:
+            raise ValueError(
+                f"init_params has unknown sites {unknown}; expected some of "
+                f"{sorted([self.site, *z])}, for example another run's `last_state.z`."
+            )
+
+    def _fit_particles(self, value: Tensor, ndim: int) -> Tensor:
+        """Take the first particle of a population, or make a population of one chain's value."""
+        value = torch.as_tensor(value)
+        population = value if value.ndim > ndim else value.unsqueeze(1)
+        if self.num_particles is None:
+            return population[:, 0]
+        return population[:, torch.arange(self.num_particles) % population.shape[1]]
+
+
+def take_data(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], Any, dict[str, Any]]:
+    """Return x, the further arguments, the mask or None, and the further keyword arguments."""
+    if not args:
+        raise ValueError("The data comes first: `mcmc.run(x, ...)`, x of shape (rows, *event).")
+    kwargs = dict(kwargs)
+    mask = kwargs.pop("mask", None)
+    return args[0], args[1:], mask, kwargs
+
+
+def as_numpy(value: Any) -> Any:
+    """Return a tensor's values on the host; anything else as it is."""
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+
+
+def stack_info(infos: list[Any], dim: int) -> Any:
+    """Stack the statistics of many steps, field by field."""
+    first = infos[0]
+    if isinstance(first, Tensor):
+        return torch.stack(infos, dim)
+    if isinstance(first, dict):
+        return {name: stack_info([info[name] for info in infos], dim) for name in first}
+    return type(first)(*(stack_info(list(parts), dim) for parts in zip(*infos, strict=True)))
+
+
+def _only_chain(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree[0]
+    if isinstance(tree, dict):
+        return {name: _only_chain(part) for name, part in tree.items()}
+    return type(tree)(*(_only_chain(part) for part in tree)) if tree else tree

@@ -1,0 +1,204 @@
+"""A user's (model, guide) lifted to the few functions that samplers need.
+
+Shapes: B rows, *event the shape of one row, and any leading axes before the rows (chains C,
+particles K).  `z` is a dict of latent sites, each (..., B, ...); log densities are per row, shape
+(..., B), in nats.  Chains and particles are folded into rows before a program runs; the guide is
+run once for each completed `x`, and its encoder with it.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
+from ppl_vae.inference.pyro.rows import fold_rows, repeat_rows, unfold_rows
+
+__all__ = ["Latents", "Program", "split_data"]
+
+Latents = dict[str, Tensor]
+
+
+def split_data(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return `x` with zeros where it is missing, and the mask (True = observed).
+
+    Without a mask, NaN marks what is missing; no NaN leaves this function.
+    """
+    x = torch.as_tensor(x)
+    mask = ~torch.isnan(x) if mask is None else torch.as_tensor(mask, device=x.device)
+    return torch.where(mask, x, torch.zeros_like(x)), mask
+
+
+@dataclass
+class Program:
+    """A model and a guide, bound to the data of one run.
+
+    Args:
+        model: `model(x, *args, **kwargs)` with one observed site, the data.
+        guide: `guide(x, *args, **kwargs)` that samples every latent site of the model.
+        x_obs: the data, shape (B, *event), zeros where missing.
+        mask: shape (B, *event), True where x is observed.
+        site: name of the data site.
+        args: further positional arguments of model and guide, passed on unchanged; tensors with
+            one entry a row are repeated along with the rows.
+        kwargs: further keyword arguments, treated likewise.
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    x_obs: Tensor
+    mask: Tensor
+    site: str = "x"
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    _last_guide: tuple[Tensor, dict] | None = field(default=None, repr=False)
+    _row_ndim: dict[str, int] = field(default_factory=dict, repr=False)
+    _copies: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    # --- the guide --------------------------------------------------------------------------
+
+    def propose(self, x: Tensor) -> Latents:
+        """Draw z ~ q(z | x)."""
+        sites = self.trace_guide(x)
+        self._last_guide = (x, sites)
+        return {name: site["value"] for name, site in sites.items()}
+
+    def log_proposal(self, z: Latents, x: Tensor) -> Tensor:
+        """Return log q(z | x), shape (..., B)."""
+        d = self._guide_distribution(x)
+        if d is not None:
+            return d.log_prob(*z.values())
+        return _sum_log_prob(self.trace_guide(x, z=z))
+
+    def log_proposal_of_each(self, z: Latents, x: Tensor) -> Tensor:
+        """Return log q(z_p | x_k) for all p and k, shape (C, P, K, B), of z (C, P, B, ..).
+
+        A guide of one latent site is run once; one of several once for each p.
+        """
+        d = self._guide_distribution(x)
+        if d is not None:
+            (value,) = z.values()
+            return d.log_prob(value.movedim(1, 0).unsqueeze(2)).movedim(0, 1)
+        num_proposals = next(iter(z.values())).shape[1]
+        num_particles = x.shape[1]
+
+        def of_all_particles(p: int) -> Latents:
+            return {name: v[:, [p] * num_particles] for name, v in z.items()}
+
+        each = [self.log_proposal(of_all_particles(p), x) for p in range(num_proposals)]
+        return torch.stack(each, 1)
+
+    def _guide_distribution(self, x: Tensor) -> Distribution | None:
+        """The guide's only site at `x`, or None if it has several, which may hang together."""
+        if self._last_guide is None or self._last_guide[0] is not x:
+            self._last_guide = (x, self.trace_guide(x))
+        sites = self._last_guide[1]
+        return next(iter(sites.values()))["fn"] if len(sites) == 1 else None
+
+    # --- the model --------------------------------------------------------------------------
+
+    def propose_from_prior(self, lead: tuple[int, ...]) -> Latents:
+        """Draw z ~ p(z), with `lead` axes before the rows."""
+        sites = self.trace_model(lead=lead)
+        return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
+
+    def decode(self, z: Latents) -> tuple[Tensor, Distribution]:
+        """Return log p(z), shape (..., B), and p(x | z), the distribution at the data site."""
+        sites = self.trace_model(z=z)
+        likelihood = sites.pop(self.site)["fn"]
+        return _sum_log_prob(sites), likelihood
+
+    # --- the data ---------------------------------------------------------------------------
+
+    def log_observed(self, likelihood: Distribution) -> Tensor:
+        """Return log p(x_o | z), shape (..., B)."""
+        return observed_log_prob(likelihood, *self._data_like(likelihood))
+
+    def impute(self, likelihood: Distribution) -> Tensor:
+        """Draw x_m ~ p(x_m | x_o, z) and return the completed rows, shape (..., B, *event)."""
+        return complete(likelihood, *self._data_like(likelihood))
+
+    def _data_like(self, likelihood: Distribution) -> tuple[Tensor, Tensor]:
+        shape = likelihood.batch_shape + likelihood.event_shape
+        return self.x_obs.expand(shape), self.mask.expand(shape)
+
+    # --- running the programs ---------------------------------------------------------------
+
+    def trace_guide(self, x: Tensor, *, z: Latents | None = None) -> dict[str, dict[str, Any]]:
+        """Run the guide on completed rows; return its latent sites by name."""
+        axes = x.shape[: x.ndim - self.x_obs.ndim + 1]
+        return self._trace(self.guide, fold_rows(x, axes), z, axes)
+
+    def trace_model(
+        self, *, z: Latents | None = None, lead: tuple[int, ...] = ()
+    ) -> dict[str, dict[str, Any]]:
+        """Run the model, at `z` or, with `lead` axes before the rows, with draws of its own."""
+        all_axes = torch.Size((*lead, len(self.x_obs))) if z is None else self._axes(z)
+        return self._trace(self.model, self._repeated("x_obs", all_axes), z, all_axes)
+
+    def _trace(
+        self, fn: Callable[..., Any], x: Tensor, z: Latents | None, axes: torch.Size
+    ) -> dict[str, dict[str, Any]]:
+        times = axes.numel() // max(axes[-1], 1)
+        args, kwargs = repeat_rows((self.args, self.kwargs), axes[-1], times)
+        if accepts_mask(fn):
+            kwargs = {**kwargs, "mask": self._repeated("mask", axes)}
+        with Recorder(fold_rows(z or {}, axes)) as recorder:
+            fn(x, *args, **kwargs)
+        for name, site in recorder.sites.items():
+            self._row_ndim[name] = site["value"].ndim
+        if len(axes) == 1:
+            return recorder.sites
+        return {name: _unfolded(site, axes) for name, site in recorder.sites.items()}
+
+    def _axes(self, z: Latents) -> torch.Size:
+        """The axes of `z` up to the rows: those that a site's value has beyond one chain's."""
+        name, value = next(iter(z.items()))
+        if name not in self._row_ndim:
+            self.trace_model()
+        return value.shape[: value.ndim - self._row_ndim[name] + 1]
+
+    def _repeated(self, name: str, axes: torch.Size) -> Tensor:
+        """The data or the mask, one copy of its rows for each chain and particle."""
+        if (name, axes) not in self._copies:
+            whole = getattr(self, name).expand(*axes[:-1], *self.x_obs.shape)
+            self._copies[name, axes] = fold_rows(whole, axes)
+        return self._copies[name, axes]
+
+
+class Recorder(Messenger):
+    """Runs a program at given values of some sites, and keeps its sample sites by name."""
+
+    def __init__(self, values: Latents) -> None:
+        super().__init__()
+        self.values = values
+        self.sites: dict[str, dict[str, Any]] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg):
+            self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
+
+
+def accepts_mask(fn: Callable[..., Any]) -> bool:
+    """Whether `fn` has a parameter named `mask`."""
+    fn = fn.forward if isinstance(fn, torch.nn.Module) else fn
+    return "mask" in inspect.signature(fn).parameters
+
+
+def _unfolded(site: dict[str, Any], axes: torch.Size) -> dict[str, Any]:
+    return {**site, "value": unfold_rows(site["value"], axes), "fn": unfold_rows(site["fn"], axes)}
+
+
+def _sum_log_prob(sites: dict[str, dict[str, Any]]) -> Tensor:
+    return sum(site["fn"].log_prob(site["value"]) for site in sites.values())

@@ -1,0 +1,72 @@
+"""Pseudo-Gibbs: alternate the guide and the likelihood, as if the guide were the posterior.
+
+Rezende, Mohamed and Wierstra (2014), Stochastic backpropagation and approximate inference in deep
+generative models, ICML, appendix F.  https://arxiv.org/abs/1401.4082
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ppl_vae.inference.pyro.mcmc import ProgramKernel
+from ppl_vae.inference.pyro.program import Latents, Program
+
+__all__ = ["PseudoGibbsInfo", "PseudoGibbsKernel", "PseudoGibbsState", "step"]
+
+
+class PseudoGibbsState(NamedTuple):
+    """What the next step needs."""
+
+    x: Tensor  # completed rows, (C, B, *event)
+    z: Latents  # the latents they were drawn from, each (C, B, ...)
+
+
+class PseudoGibbsInfo(NamedTuple):
+    """Sample statistics of one step, per row."""
+
+    lp: Tensor  # log p(x_o, z), (C, B)
+
+
+def step(program: Program, state: PseudoGibbsState) -> tuple[PseudoGibbsState, PseudoGibbsInfo]:
+    """Draw z ~ q(z | x_o, x_m), then x_m ~ p(x_m | x_o, z)."""
+    z = program.propose(state.x)
+    log_prior, likelihood = program.decode(z)
+    x = program.impute(likelihood)
+    return PseudoGibbsState(x, z), PseudoGibbsInfo(log_prior + program.log_observed(likelihood))
+
+
+class PseudoGibbsKernel(ProgramKernel):
+    """Alternate draws z ~ q(z | x) and x_m ~ p(x_m | x_o, z); a fast baseline, **biased**.
+
+    Its draws follow p(x_m, z | x_o) only if the guide is the exact posterior q(z | x) = p(z | x);
+    otherwise they follow another law, and no run length mends that. Use it to warm up
+    `MWGKernel` or `ACMWGKernel`, which correct for the guide.
+
+    Args:
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        site: name of the data site.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.pyro import MCMC, PseudoGibbsKernel, VAE, fit
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> mcmc = MCMC(PseudoGibbsKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
+        >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> mcmc.get_samples()["x"].shape
+        (10, 3, 64)
+    """
+
+    def start(self, program: Program, x: Tensor, z: Latents | None) -> PseudoGibbsState:
+        """Start from completed rows."""
+        return PseudoGibbsState(x, program.propose(x) if z is None else z)
+
+    def step(
+        self, program: Program, state: PseudoGibbsState
+    ) -> tuple[PseudoGibbsState, PseudoGibbsInfo]:
+        """Advance one chain by one iteration."""
+        return step(program, state)

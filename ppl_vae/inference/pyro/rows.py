@@ -1,0 +1,113 @@
+"""Chains and particles as rows, and choosing per row between proposals.
+
+A user's program knows rows only: leading axes are folded into rows before it runs, `(C, K, B, ...)`
+to `(C K B, ...)`, and unfolded after it, in tensors and in the distributions that it returns.
+A tensor of a distribution that does not start with the distribution's batch shape does not depend
+on the row, so that it is the same in all that there is to choose from.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
+
+__all__ = ["fold_rows", "repeat_rows", "select_rows", "take_rows", "unfold_rows"]
+
+
+def fold_rows(tree: Any, lead: torch.Size) -> Any:
+    """Merge the leading axes `lead` of every tensor, rows last among them, into one row axis."""
+    return _map(lambda t: t.reshape(-1, *t.shape[len(lead) :]), tree)
+
+
+def unfold_rows(tree: Any, lead: torch.Size) -> Any:
+    """Split the row axis of every tensor and distribution into the axes `lead`."""
+    return _map(lambda t: t.reshape(*lead, *t.shape[1:]), tree, lead=lead)
+
+
+def repeat_rows(tree: Any, num_rows: int, times: int) -> Any:
+    """Repeat what has one entry a row, for `times` copies of the rows; leave the rest as it is."""
+    if times == 1:
+        return tree
+    if isinstance(tree, Tensor) and tree.ndim and tree.shape[0] == num_rows:
+        return tree.repeat(times, *[1] * (tree.ndim - 1))
+    if isinstance(tree, list | tuple):
+        return type(tree)(repeat_rows(part, num_rows, times) for part in tree)
+    if isinstance(tree, dict):
+        return {name: repeat_rows(part, num_rows, times) for name, part in tree.items()}
+    return tree
+
+
+def select_rows(choose_new: Tensor, new: Any, old: Any) -> Any:
+    """Per row, take `new` where `choose_new` (..., B) is True, else `old`."""
+
+    def pick(new_leaf: Tensor, old_leaf: Tensor) -> Tensor:
+        ones = [1] * (new_leaf.ndim - choose_new.ndim)
+        return torch.where(choose_new.reshape(*choose_new.shape, *ones), new_leaf, old_leaf)
+
+    return _map(pick, new, old)
+
+
+def take_rows(stack: Any, index: Tensor) -> Any:
+    """Per chain c and row b, take entry `index[c, k, b]` of every (C, P, B, ...) tensor."""
+    chains = torch.arange(index.shape[0], device=index.device)[:, None, None]
+    rows = torch.arange(index.shape[2], device=index.device)
+    return _map(lambda t: t[chains, index, rows], stack, lead=index.shape)
+
+
+def _map(fn: Callable[..., Tensor], *trees: Any, lead: torch.Size | None = None) -> Any:
+    """Map over the tensors of equal trees: dicts, named tuples, tensors and distributions.
+
+    `lead` is the batch shape of the distributions that come out, where `fn` changes it.
+    """
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return fn(*trees)
+    if isinstance(first, dict):
+        return {name: _map(fn, *(t[name] for t in trees), lead=lead) for name in first}
+    if isinstance(first, tuple):
+        mapped = (_map(fn, *parts, lead=lead) for parts in zip(*trees, strict=True))
+        return type(first)(*mapped) if hasattr(first, "_fields") else tuple(mapped)
+    old = first.batch_shape
+    return _map_distribution(fn, trees, old, old if lead is None else lead)
+
+
+def _map_distribution(
+    fn: Callable[..., Tensor], ds: tuple[Any, ...], old: torch.Size, new: torch.Size
+) -> Any:
+    ds = tuple(_with_full_batch(d) for d in ds)
+    batch = ds[0].batch_shape
+    if batch[: len(old)] != old:
+        return ds[0]
+    out = copy.copy(ds[0])
+    mapped: dict[int, Tensor] = {}
+    for name, part in ds[0].__dict__.items():
+        if not all(name in d.__dict__ for d in ds):
+            del out.__dict__[name]  # a cached property that only some of them have
+        elif isinstance(part, Tensor) and part.shape[: len(batch)] == batch:
+            if id(part) not in mapped:
+                mapped[id(part)] = fn(*(d.__dict__[name] for d in ds))
+            out.__dict__[name] = mapped[id(part)]
+        elif isinstance(part, Distribution):
+            parts = tuple(d.__dict__[name] for d in ds)
+            out.__dict__[name] = _map_distribution(fn, parts, old, new)
+    out.__dict__["_batch_shape"] = torch.Size((*new, *batch[len(old) :]))
+    return out
+
+
+def _with_full_batch(d: Any) -> Any:
+    """Give every tensor of `d` that has a batch the whole one; most distributions do already."""
+    if isinstance(d, MultivariateNormal) and d._unbroadcasted_scale_tril.ndim < d.scale_tril.ndim:
+        return type(d)(d.loc, scale_tril=d.scale_tril)
+    if isinstance(d, MixtureSameFamily):
+        return d.expand(d.batch_shape)
+    transforms = getattr(d, "transforms", ())
+    if any(isinstance(part, Tensor) for t in transforms for part in vars(t).values()):
+        raise NotImplementedError(
+            f"Rows cannot be chosen in a {type(d).__name__} whose transforms hold tensors; use the "
+            "distribution of the transformed variable itself, for example a Normal with loc and "
+            "scale."
+        )
+    return d

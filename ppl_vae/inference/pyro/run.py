@@ -1,0 +1,189 @@
+"""`MCMC` with the chains in one process, as a leading axis on one device."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.mcmc.api import MCMC as HostMCMC
+from pyro.infer.mcmc.api import _UnarySampler
+from pyro.infer.mcmc.util import select_samples
+from torch import Tensor
+from tqdm import tqdm
+
+from ppl_vae.inference.pyro.mcmc import KernelState, ProgramKernel, stack_info
+
+__all__ = ["MCMC"]
+
+CHAIN_METHODS = ("vectorized", "sequential", "parallel")
+
+
+class MCMC(HostMCMC):
+    """`pyro.infer.MCMC` with `chain_method="vectorized"`: all chains at once on one device.
+
+    Args:
+        kernel: any Pyro MCMC kernel; "vectorized" needs one of this library's.
+        num_samples: draws kept per chain.
+        warmup_steps: draws dropped before them; as in Pyro, `num_samples` by default.
+        num_warmup: another name of `warmup_steps`, as in NumPyro.
+        num_chains: number of chains.
+        chain_method: "vectorized" (default for this library's kernels), "sequential", or
+            "parallel" (one process a chain, as the host decides; default for other kernels).
+        **host_options: `initial_params`, `hook_fn`, `mp_context`, `disable_progbar`,
+            `disable_validation`, `transforms`, `save_params`, as in `pyro.infer.MCMC`.
+
+    Raises:
+        ValueError: if `chain_method` is unknown, or "vectorized" with a kernel of another library.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.pyro import MCMC, MWGKernel, VAE, fit
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> mcmc = MCMC(MWGKernel(fitted.model, fitted.guide), 10, num_warmup=5, num_chains=2)
+        >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> mcmc.get_samples(group_by_chain=True)["x"].shape
+        torch.Size([2, 10, 3, 64])
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        num_samples: int,
+        warmup_steps: int | None = None,
+        *,
+        num_warmup: int | None = None,
+        num_chains: int = 1,
+        chain_method: str | None = None,
+        **host_options: Any,
+    ) -> None:
+        ours = isinstance(kernel, ProgramKernel)
+        if chain_method is None:
+            chain_method = "vectorized" if ours else "parallel"
+        if chain_method not in CHAIN_METHODS:
+            raise ValueError(f"chain_method must be one of {CHAIN_METHODS}, got {chain_method!r}.")
+        if chain_method == "vectorized" and not ours:
+            raise ValueError(
+                f"{type(kernel).__name__} runs one chain at a time: use chain_method='parallel' "
+                "or 'sequential'."
+            )
+        if warmup_steps is not None and num_warmup is not None:
+            raise ValueError("Give warmup_steps or num_warmup, two names of one number, not both.")
+        self.chain_method = chain_method
+        self._init_params = host_options.pop("initial_params", None)
+        chains_of_host = num_chains if chain_method == "parallel" else 1
+        super().__init__(
+            kernel,
+            num_samples,
+            num_warmup if warmup_steps is None else warmup_steps,
+            num_chains=chains_of_host,
+            initial_params=self._init_params if chain_method == "parallel" else None,
+            **host_options,
+        )
+        self.num_chains = num_chains
+        self._host_options = host_options
+        self.post_warmup_state: KernelState | None = None
+        self.last_state: KernelState | None = None
+        self._info: Any = ()
+        if chain_method == "sequential":
+            self._diagnostics = [None] * num_chains
+            self.sampler = self._one_after_another()
+
+    def run(self, *args: Any, init_params: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+        """Run all chains; `init_params` start them, each with the chains as leading axis.
+
+        After `mcmc.post_warmup_state = mcmc.last_state` a run goes on where the last one stopped,
+        without warm-up, as if it had not stopped. When interrupted, the draws made so far are kept.
+        """
+        if init_params is not None:
+            self._init_params = init_params
+            self._validate_initial_params(init_params)
+        if self.chain_method != "vectorized":
+            if init_params is not None:
+                raise ValueError("Give initial_params to MCMC(...) with this chain_method.")
+            return super().run(*args, **kwargs)
+        self._args, self._kwargs = args, kwargs
+        if self.disable_validation is None:
+            return self._run_vectorized(args, kwargs)
+        with pyro.validation_enabled(not self.disable_validation):
+            return self._run_vectorized(args, kwargs)
+
+    def _run_vectorized(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        num_warmup = self.warmup_steps
+        state = self.kernel.init(self.num_chains, self._init_params, args, kwargs)
+        if self.post_warmup_state is not None:
+            state, num_warmup = self.post_warmup_state, 0
+            torch.set_rng_state(state.rng_state)
+        draws: dict[str, Tensor] = {}
+        infos: list[Any] = []
+        hook = self.sampler.hook
+        steps = tqdm(range(num_warmup + self.num_samples), disable=self.sampler.disable_progbar)
+        try:
+            for i in steps:
+                state = self.kernel.advance(state)
+                stage = "Warmup" if i < num_warmup else "Sample"
+                if stage == "Sample":
+                    _keep(draws, state.z, i - num_warmup, self.num_samples)
+                    infos.append(state.info)
+                if steps.n % 20 == 0:
+                    _describe(steps, stage, state)
+                if hook is not None:
+                    hook(self.kernel, state.z, stage, i if stage == "Warmup" else i - num_warmup)
+        finally:
+            self.last_state = state
+            self._samples = {name: value[:, : len(infos)] for name, value in draws.items()}
+            self._info = stack_info(infos, dim=1) if infos and infos[0] != () else ()
+
+    def _one_after_another(self) -> _UnarySampler:
+        options = self._host_options
+        return _UnarySampler(
+            self.kernel,
+            self.num_samples,
+            self.warmup_steps,
+            self.num_chains,
+            options.get("disable_progbar", False),
+            initial_params=self._init_params,
+            hook=options.get("hook_fn"),
+        )
+
+    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
+        """Return the statistics of each step, `{"info": ...}`, each (chain, draw, ...)."""
+        info = self._info
+        if self.chain_method != "vectorized":
+            per_chain = [d["info"] for d in self._diagnostics if d]
+            info = stack_info(per_chain, dim=0) if per_chain else ()
+        if info == ():
+            return {"info": ()}
+        return {"info": info if group_by_chain else _flatten_chains(info)}
+
+    def get_samples(
+        self, num_samples: int | None = None, group_by_chain: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the draws of each site, as `pyro.infer.MCMC.get_samples` does."""
+        if self._samples is None:
+            raise ValueError("There are no draws yet: call `run` first.")
+        return select_samples(self._samples, num_samples, group_by_chain)
+
+
+def _keep(draws: dict[str, Tensor], z: dict[str, Tensor], i: int, num_samples: int) -> None:
+    for name, value in z.items():
+        if name not in draws:
+            draws[name] = value.new_empty(value.shape[0], num_samples, *value.shape[1:])
+        draws[name][:, i] = value
+
+
+def _describe(steps: Any, stage: str, state: KernelState) -> None:
+    rate = getattr(state.info, "acceptance_rate", None)
+    steps.set_description(stage, refresh=False)
+    if rate is not None:
+        steps.set_postfix(acceptance=f"{float(rate.mean()):.2f}", refresh=False)
+
+
+def _flatten_chains(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.flatten(0, 1)
+    if isinstance(tree, dict):
+        return {name: _flatten_chains(part) for name, part in tree.items()}
+    return type(tree)(*(_flatten_chains(part) for part in tree))

@@ -1,0 +1,25 @@
+"""The public names of the Pyro twin, gathered."""
+
+try:
+    import pyro  # noqa: F401
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"ppl_vae.pyro needs {error.name}, which is not installed: pip install 'ppl-vae[pyro]'"
+    ) from error
+
+from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.pyro.lair import LAIRKernel
+from ppl_vae.inference.pyro.likelihood import register_rule
+from ppl_vae.inference.pyro.mwg import MWGKernel
+from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.pyro.run import MCMC
+
+__all__ = [
+    "MCMC",
+    "ACMWGKernel",
+    "LAIRKernel",
+    "MWGKernel",
+    "PseudoGibbsKernel",
+    "register_rule",
+]
