@@ -5,7 +5,8 @@ try:
     import numpyro  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"ppl_vae.numpyro needs {error.name}, which is not installed: pip install 'ppl-vae[numpyro]'"
+        f"ppl_vae.numpyro needs {error.name}, which is not installed: "
+        "pip install 'ppl-vae[numpyro]'"
     ) from error
 
 from numpyro.infer import MCMC
@@ -14,13 +15,20 @@ from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.mwg import MWGKernel
+from ppl_vae.inference.numpyro.objectives import ELBO
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.numpyro.svi import Fitted, fit
+from ppl_vae.models.numpyro.vae import VAE
 
 __all__ = [
+    "ELBO",
     "MCMC",
+    "VAE",
     "ACMWGKernel",
+    "Fitted",
     "LAIRKernel",
     "MWGKernel",
     "PseudoGibbsKernel",
+    "fit",
     "register_rule",
 ]

@@ -5,21 +5,29 @@ try:
     import torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"ppl_vae.pyro needs {error.name}, which is not installed: pip install 'ppl-vae[pyro]'"
+        f"ppl_vae.pyro needs {error.name}, which is not installed: "
+        "pip install 'ppl-vae[pyro]'"
     ) from error
 
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.mwg import MWGKernel
+from ppl_vae.inference.pyro.objectives import ELBO
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.run import MCMC
+from ppl_vae.inference.pyro.svi import Fitted, fit
+from ppl_vae.models.pyro.vae import VAE
 
 __all__ = [
+    "ELBO",
     "MCMC",
+    "VAE",
     "ACMWGKernel",
+    "Fitted",
     "LAIRKernel",
     "MWGKernel",
     "PseudoGibbsKernel",
+    "fit",
     "register_rule",
 ]

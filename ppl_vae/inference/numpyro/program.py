@@ -63,6 +63,12 @@ class Program:
         """Draw z ~ q(z | x)."""
         return {name: site["value"] for name, site in self.trace_guide(x, key=key).items()}
 
+    def propose_reparameterised(self, key: Array, x: Array) -> Latents:
+        """Draw z ~ q(z | x), refusing sites through which no gradient flows."""
+        sites = self.trace_guide(x, key=key)
+        require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
+        return {name: site["value"] for name, site in sites.items()}
+
     def log_proposal(self, z: Latents, x: Array) -> Array:
         """Return log q(z | x), shape (B,)."""
         return _sum_log_prob(self.trace_guide(x, z=z))
@@ -120,6 +126,16 @@ def accepts_mask(fn: Callable[..., Any]) -> bool:
     while isinstance(getattr(fn, "fn", None), Callable):
         fn = fn.fn
     return "mask" in inspect.signature(fn).parameters
+
+
+def require_reparameterised(has_rsample: dict[str, bool]) -> None:
+    """Raise a `ValueError` that names the sites without a reparameterised sampler."""
+    without = sorted(name for name, has in has_rsample.items() if not has)
+    if without:
+        raise ValueError(
+            f"Sites {without} of the guide have no reparameterised sampler, so this objective's "
+            "gradient would be wrong. Use a continuous relaxation, or sum the site out."
+        )
 
 
 def _sum_log_prob(sites: dict) -> Array:

@@ -69,6 +69,13 @@ class Program:
         self._last_guide = (x, sites)
         return {name: site["value"] for name, site in sites.items()}
 
+    def propose_reparameterised(self, x: Tensor) -> Latents:
+        """Draw z ~ q(z | x), refusing sites through which no gradient flows."""
+        sites = self.trace_guide(x)
+        require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
+        self._last_guide = (x, sites)
+        return {name: site["value"] for name, site in sites.items()}
+
     def log_proposal(self, z: Latents, x: Tensor) -> Tensor:
         """Return log q(z | x), shape (..., B)."""
         d = self._guide_distribution(x)
@@ -194,6 +201,16 @@ def accepts_mask(fn: Callable[..., Any]) -> bool:
     """Whether `fn` has a parameter named `mask`."""
     fn = fn.forward if isinstance(fn, torch.nn.Module) else fn
     return "mask" in inspect.signature(fn).parameters
+
+
+def require_reparameterised(has_rsample: dict[str, bool]) -> None:
+    """Raise a `ValueError` that names the sites without a reparameterised sampler."""
+    without = sorted(name for name, has in has_rsample.items() if not has)
+    if without:
+        raise ValueError(
+            f"Sites {without} of the guide have no reparameterised sampler, so this objective's "
+            "gradient would be wrong. Use a continuous relaxation, or sum the site out."
+        )
 
 
 def _unfolded(site: dict[str, Any], axes: torch.Size) -> dict[str, Any]:

@@ -1,0 +1,229 @@
+"""Training a program: `fit`, a mini-batch loop with torch's Adam."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
+from ppl_vae.inference.pyro.mcmc import as_numpy
+from ppl_vae.inference.pyro.objectives import ELBO, find_objective
+from ppl_vae.inference.pyro.program import split_data
+from ppl_vae.masks import check_data
+from ppl_vae.weights import write_weights
+
+__all__ = ["Fitted", "fit"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained program.
+
+    `model` and `guide` have the weights inside: they go into kernels, `Predictive` and SVI as they
+    are. `losses` holds minus the bound per row and step, in nats, shape (num_steps,).
+    """
+
+    program: Any
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The model with the trained weights."""
+        return _pair(self.program)[0]
+
+    @property
+    def guide(self) -> Callable[..., Any]:
+        """The guide with the trained weights."""
+        return _pair(self.program)[1]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and architecture to a safetensors file that both twins open.
+
+        Raises:
+            TypeError: if the program is a plain (model, guide) pair, whose architecture is unknown.
+        """
+        if not hasattr(self.program, "to_weights"):
+            raise TypeError(
+                "Only a VAE of this library knows its architecture. Save the weights of a "
+                "(model, guide) pair yourself, for example with `pyro.get_param_store().save`."
+            )
+        header = {"architecture": self.program.architecture()}
+        write_weights(path, self.program.to_weights(), header)
+
+
+def fit(
+    program: Any,
+    x: Any,
+    *args: Any,
+    mask: Any = None,
+    objective: str | ELBO = "elbo",
+    num_steps: int = 5_000,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    site: str = "x",
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress_bar: bool = True,
+) -> Fitted:
+    """Train a program by stochastic gradient ascent on a bound of log p(x_o).
+
+    The program's own weights are trained, in place. The random draws follow `pyro.set_rng_seed`.
+
+    Args:
+        program: a `VAE`, or a pair (model, guide).
+        x: data, shape (rows, *event), NaN where missing; on the device of the weights.
+        *args: further arguments of model and guide; tensors with one entry a row are cut into the
+            same mini-batches.
+        mask: bool, the shape of x, True = observed; by default what is not NaN.
+        objective: "elbo", or an objective of `ppl_vae.pyro`.
+        num_steps: gradient steps (Adam).
+        batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is
+            left out.
+        learning_rate: Adam's step size.
+        site: name of the data site.
+        checkpoint: file to go on from if it exists, and to write after every epoch.
+        progress_bar: show steps and loss.
+
+    Raises:
+        ValueError: bad data or options, or a checkpoint of another run.
+        FloatingPointError: the loss stopped being finite; names the step.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.pyro import VAE, fit
+        >>> from ppl_vae.datasets import digits
+        >>> pyro.set_rng_seed(0)
+        >>> fitted = fit(VAE((64,), 4), digits(binary=True).x_train, num_steps=20)
+        >>> fitted.losses.shape
+        (20,)
+    """
+    _check_options(num_steps, batch_size, learning_rate)
+    check_data(as_numpy(x), as_numpy(mask), site=site)
+    data = (*split_data(torch.as_tensor(x), mask), args)
+    model, guide = _pair(program)
+    objective = find_objective(objective, site)
+    num_rows = len(data[0])
+    batch_size = min(batch_size, num_rows)
+    first = _take_rows(data, torch.arange(batch_size), num_rows)
+    optimiser = torch.optim.Adam(_parameters(objective, model, guide, first), lr=learning_rate)
+
+    losses, start = np.zeros(num_steps, np.float32), 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        start = _resume(checkpoint, optimiser, losses)
+    epochs = _epochs(num_rows, batch_size)
+    with tqdm(total=num_steps, initial=start, disable=not progress_bar) as bar:
+        step = start
+        while step < num_steps:
+            begin = step
+            for rows in next(epochs)[: num_steps - begin]:
+                x_batch, mask_batch, args_batch = _take_rows(data, rows, num_rows)
+                loss = objective.differentiable_loss(
+                    model, guide, x_batch, *args_batch, mask=mask_batch
+                )
+                losses[step] = _descend(optimiser, loss / batch_size, step)
+                step += 1
+            bar.update(step - begin)
+            bar.set_postfix(loss=f"{losses[begin:step].mean():.3f}")
+            if checkpoint is not None:
+                _save(checkpoint, optimiser, losses, step)
+    return Fitted(program, losses)
+
+
+def _parameters(objective: Any, model: Any, guide: Any, first: Any) -> list[Tensor]:
+    """Run the objective once and return the unconstrained parameters that it used."""
+    x, mask, args = first
+    with pyro.poutine.trace(param_only=True) as recorded, torch.random.fork_rng():
+        objective.differentiable_loss(model, guide, x, *args, mask=mask)
+    sites = recorded.trace.nodes.values()
+    found = {id(p): p for p in (site["value"].unconstrained() for site in sites)}
+    if not found:
+        raise ValueError(
+            "The program has no parameters to train: register nets with `pyro.module` and other "
+            "parameters with `pyro.param`."
+        )
+    return list(found.values())
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
+    value = loss.item()
+    if not np.isfinite(value):
+        raise FloatingPointError(
+            f"The loss is {value} at step {step}. Lower learning_rate, scale the data, or give the "
+            "likelihood a larger scale floor."
+        )
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return value
+
+
+def _epochs(num_rows: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield shuffled rows, (steps, batch_size), epoch after epoch."""
+    while True:
+        order = torch.randperm(num_rows)
+        yield order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def _take_rows(tree: Any, rows: Tensor, num_rows: int) -> Any:
+    if isinstance(tree, Tensor) and tree.ndim and tree.shape[0] == num_rows:
+        return tree[rows.to(tree.device)]
+    if isinstance(tree, tuple):
+        return tuple(_take_rows(part, rows, num_rows) for part in tree)
+    return tree
+
+
+def _pair(program: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    if isinstance(program, tuple) and len(program) == 2:
+        return program
+    if hasattr(program, "model") and hasattr(program, "guide"):
+        return program.model, program.guide
+    raise TypeError(
+        f"Expected a VAE or a pair (model, guide) to fit, got {type(program).__name__}."
+    )
+
+
+def _check_options(num_steps: int, batch_size: int, learning_rate: float) -> None:
+    for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, got {learning_rate!r}.")
+
+
+# --- checkpoints ----------------------------------------------------------------------------
+
+
+def _arrays(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    arrays = {}
+    for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
+        arrays[f"parameter_{i}"] = as_numpy(parameter)
+        for name, value in optimiser.state[parameter].items():
+            arrays[f"{name}_{i}"] = as_numpy(value)
+    return arrays
+
+
+def _save(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray, step: int) -> None:
+    rng = torch.get_rng_state().numpy()
+    arrays = {**_arrays(optimiser), "losses": losses[:step], "step": np.asarray(step), "rng": rng}
+    write_checkpoint(path, arrays)
+
+
+def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> int:
+    arrays = read_checkpoint(path, {**_arrays(optimiser), "step": np.asarray(0)})
+    for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
+        parameter.data.copy_(torch.as_tensor(arrays[f"parameter_{i}"]))
+        moments = {n: torch.as_tensor(arrays[f"{n}_{i}"]) for n in ("exp_avg", "exp_avg_sq")}
+        optimiser.state[parameter] = {
+            "step": torch.as_tensor(arrays[f"step_{i}"]),
+            **{n: moment.to(parameter.device) for n, moment in moments.items()},
+        }
+    torch.set_rng_state(torch.as_tensor(arrays["rng"]))
+    step = min(int(arrays["step"]), len(losses))
+    losses[:step] = arrays["losses"][:step]
+    return step

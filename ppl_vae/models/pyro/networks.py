@@ -1,0 +1,163 @@
+"""Encoders and decoders in plain torch: an MLP for vectors, a convolutional pair for images.
+
+The NumPyro twin has the same layers under the same names, so one weight file serves both:
+`layers` from input to output, weights by Glorot and Bengio (2010), biases zero, ReLU between.
+All nets take any number of leading axes before the event, (..., B, *event).
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, softplus
+
+from ppl_vae.models.architecture import Architecture
+
+__all__ = [
+    "ENCODER_SCALE_FLOOR",
+    "ConvDecoder",
+    "ConvEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+    "build_decoder",
+    "build_encoder",
+]
+
+ENCODER_SCALE_FLOOR = 1e-4
+"""Smallest scale of q(z | x): keeps log q finite where softplus underflows."""
+
+
+class MLPEncoder(nn.Module):
+    """Flatten x and return the location and scale of q(z | x), each (..., B, L).
+
+    Example:
+        >>> encoder = MLPEncoder(Architecture.parse((64,), 8, (32,), "bernoulli"))
+        >>> loc, scale = encoder(torch.zeros(5, 64))
+        >>> loc.shape, bool((scale > 0).all())
+        (torch.Size([5, 8]), True)
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.event_shape = architecture.event_shape
+        self.num_categories = architecture.num_categories
+        self.num_inputs = math.prod(architecture.parameter_shape)
+        widths = (self.num_inputs, *architecture.hidden, 2 * architecture.latent_dim)
+        self.layers = nn.ModuleList([_glorot(nn.Linear(i, o)) for i, o in pairwise(widths)])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *body, head = self.layers
+        num_event = len(self.event_shape)
+        h = _as_input(x, self.num_categories, next(head.parameters()).dtype)
+        h = h.reshape(*x.shape[: x.dim() - num_event], self.num_inputs)
+        for layer in body:
+            h = torch.relu(layer(h))
+        return _loc_scale(head(h))
+
+
+class MLPDecoder(nn.Module):
+    """Return the parameters of p(x | z), (..., B, *event), from z, (..., B, L).
+
+    For the categorical likelihood a last axis holds the logits of the classes.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.parameter_shape = architecture.parameter_shape
+        outputs = math.prod(architecture.parameter_shape)
+        widths = (architecture.latent_dim, *architecture.hidden[::-1], outputs)
+        self.layers = nn.ModuleList([_glorot(nn.Linear(i, o)) for i, o in pairwise(widths)])
+
+    def forward(self, z: Tensor) -> Tensor:
+        *body, head = self.layers
+        for layer in body:
+            z = torch.relu(layer(z))
+        return head(z).reshape(*z.shape[:-1], *self.parameter_shape)
+
+
+class ConvEncoder(nn.Module):
+    """Halve images (..., B, C, H, W) once per hidden layer; return loc and scale of q(z | x)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.num_categories = architecture.num_categories
+        channels = (architecture.image_channels, *architecture.hidden)
+        self.small = (channels[-1], *architecture.image_sizes[-1])
+        convs = [nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairwise(channels)]
+        head = nn.Linear(math.prod(self.small), 2 * architecture.latent_dim)
+        self.layers = nn.ModuleList([_glorot(layer) for layer in (*convs, head)])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *convs, head = self.layers
+        rows, (channels, *image) = x.shape[:-3], x.shape[-3:]
+        h = _as_input(x, self.num_categories, next(head.parameters()).dtype)
+        if self.num_categories is not None:  # (C, H, W, classes) to (C, classes, H, W)
+            h = h.movedim(-1, -3)
+            channels = channels * self.num_categories
+        h = h.reshape(math.prod(rows), channels, *image)
+        for conv in convs:
+            h = torch.relu(conv(h))
+        return _loc_scale(head(h.reshape(*rows, math.prod(self.small))))
+
+
+class ConvDecoder(nn.Module):
+    """Double a small image once per hidden layer and return the parameters of p(x | z).
+
+    Nearest-neighbour doubling and a convolution, in place of a transposed convolution, leave no
+    checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard). Each doubled
+    image is cropped to the size that the encoder had there, so any height and width will do.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.event_shape = architecture.event_shape
+        self.num_categories = architecture.num_categories
+        channels = (architecture.image_channels, *architecture.hidden)[::-1]
+        self.sizes = architecture.image_sizes[::-1]
+        self.small = (channels[0], *self.sizes[0])
+        first = nn.Linear(architecture.latent_dim, math.prod(self.small))
+        convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(channels)]
+        self.layers = nn.ModuleList([_glorot(layer) for layer in (first, *convs)])
+
+    def forward(self, z: Tensor) -> Tensor:
+        first, *convs = self.layers
+        rows = z.shape[:-1]
+        h = first(z).reshape(math.prod(rows), *self.small)
+        for conv, (height, width) in zip(convs, self.sizes[1:], strict=True):
+            h = interpolate(torch.relu(h), scale_factor=2, mode="nearest")
+            h = conv(h[..., :height, :width])
+        if self.num_categories is None:
+            return h.reshape(*rows, *self.event_shape)
+        channels, *image = self.event_shape
+        return h.reshape(*rows, channels, self.num_categories, *image).movedim(-3, -1)
+
+
+def build_encoder(architecture: Architecture) -> nn.Module:
+    """Return the built-in encoder: convolutional for event shapes (C, H, W), else an MLP."""
+    return (ConvEncoder if len(architecture.event_shape) == 3 else MLPEncoder)(architecture)
+
+
+def build_decoder(architecture: Architecture) -> nn.Module:
+    """Return the built-in decoder: convolutional for event shapes (C, H, W), else an MLP."""
+    return (ConvDecoder if len(architecture.event_shape) == 3 else MLPDecoder)(architecture)
+
+
+def _as_input(x: Tensor, num_categories: int | None, dtype: torch.dtype) -> Tensor:
+    """Data in the weights' dtype; class codes as indicators along a new last axis."""
+    if num_categories is None:
+        return x.to(dtype)
+    codes = torch.arange(num_categories, device=x.device)
+    return (x[..., None] == codes).to(dtype)
+
+
+def _loc_scale(out: Tensor) -> tuple[Tensor, Tensor]:
+    loc, raw_scale = out.chunk(2, dim=-1)
+    return loc, softplus(raw_scale, threshold=40.0) + ENCODER_SCALE_FLOOR
+
+
+def _glorot(layer: nn.Module) -> nn.Module:
+    weight, bias = layer.parameters()
+    nn.init.xavier_uniform_(weight)
+    nn.init.zeros_(bias)
+    return layer
