@@ -18,6 +18,7 @@ from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
+from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.numpyro.vae import VAE
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "LAIRKernel",
     "MWGKernel",
     "PseudoGibbsKernel",
+    "completed",
     "fit",
     "register_rule",
+    "to_inference_data",
 ]

@@ -5,8 +5,7 @@ try:
     import torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"ppl_vae.pyro needs {error.name}, which is not installed: "
-        "pip install 'ppl-vae[pyro]'"
+        f"ppl_vae.pyro needs {error.name}, which is not installed: pip install 'ppl-vae[pyro]'"
     ) from error
 
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
@@ -17,6 +16,7 @@ from ppl_vae.inference.pyro.objectives import ELBO
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.svi import Fitted, fit
+from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.pyro.vae import VAE
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "LAIRKernel",
     "MWGKernel",
     "PseudoGibbsKernel",
+    "completed",
     "fit",
     "register_rule",
+    "to_inference_data",
 ]

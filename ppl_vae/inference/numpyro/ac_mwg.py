@@ -141,6 +141,8 @@ class ACMWGKernel(ProgramKernel):
         (10, 3, 4)
     """
 
+    settings = ("prior_probability", "history_size")
+
     def __init__(
         self, model, guide, *, site="x", params=None, prior_probability=0.05, history_size=20
     ) -> None:

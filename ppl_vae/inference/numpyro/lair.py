@@ -123,6 +123,8 @@ class LAIRKernel(ProgramKernel):
         (10, 4, 3, 64)
     """
 
+    settings = ("num_particles", "num_prior")
+
     def __init__(
         self, model, guide, *, site="x", params=None, num_particles=4, num_prior=1
     ) -> None:

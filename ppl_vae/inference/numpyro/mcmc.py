@@ -6,6 +6,7 @@ adapter brings the data, the chains and the keys.
 
 import copy
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from numpyro.util import is_prng_key
 
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Latents, Program, split_data
+from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
 __all__ = ["KernelState", "ProgramKernel"]
@@ -89,6 +91,7 @@ class ProgramKernel(MCMCKernel):
         self.guide = guide
         self.site = site
         self.params = dict(params or {})
+        self._begin: dict[str, Any] = {}
 
     # --- what a method defines --------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class ProgramKernel(MCMCKernel):
         """Check the data and the program, and start every chain."""
         del num_warmup  # nothing is adapted
         nothing_missing = self._check(model_args, model_kwargs)
+        self._begin = {"seed": _key_values(rng_key), "started": time.perf_counter()}
         program = self._bind(model_args, model_kwargs)
         if nothing_missing:
             chain = Complete(program.x_obs)
@@ -176,6 +180,39 @@ class ProgramKernel(MCMCKernel):
         """Return the progress bar's remark: the mean acceptance where the method has one."""
         rate = getattr(state.info, "acceptance_rate", None)
         return "" if rate is None else f"acceptance {float(rate.mean()):.2f}"
+
+    # --- results ----------------------------------------------------------------------------
+
+    def collect(self, mcmc: Any) -> Run:
+        """Return the draws and statistics of a finished run as numpy arrays.
+
+        NumPyro's `MCMC` keeps no clock: `wall_time` runs from the start of the chains until here.
+        """
+        if mcmc.last_state is None:
+            raise ValueError("There are no draws yet: call `run` first.")
+        draws = {k: np.asarray(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
+        info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+        stats = info._asdict() if info else {}
+        x, args, mask, kwargs = _take_data(mcmc._args, mcmc._kwargs)
+        x_obs, mask = split_data(x, mask)
+        wall_time = time.perf_counter() - self._begin.get("started", time.perf_counter())
+        return Run(
+            site=self.site,
+            x=np.asarray(x_obs),
+            mask=np.asarray(mask),
+            completed=draws.pop(self.site),
+            latents=draws,
+            stats={k: np.asarray(v) for k, v in stats.items() if not isinstance(v, dict)},
+            constants={**{f"arg_{i}": v for i, v in enumerate(args)}, **kwargs},
+            attrs={
+                "kernel": type(self).__name__,
+                **{name: getattr(self, name) for name in self.settings},
+                "num_warmup": mcmc.num_warmup,
+                "thinning": mcmc.thinning,
+                "seed": self._begin.get("seed", "unknown"),
+                "wall_time": wall_time,
+            },
+        )
 
     # --- data -------------------------------------------------------------------------------
 
@@ -253,6 +290,13 @@ def _take_data(
     kwargs = dict(kwargs or {})
     mask = kwargs.pop("mask", None)
     return args[0], args[1:], mask, kwargs
+
+
+def _key_values(rng_key: Array) -> str:
+    """The key as text, for the record; a key under a transformation has no value yet."""
+    if isinstance(rng_key, jax.core.Tracer):
+        return "unknown"
+    return str(np.asarray(random.key_data(rng_key)).tolist())
 
 
 def _over_chains(fn: Callable[..., Any], rng_key: Array) -> Callable[..., Any]:

@@ -140,6 +140,8 @@ class ACMWGKernel(ProgramKernel):
         (10, 3, 4)
     """
 
+    settings = ("prior_probability", "history_size")
+
     def __init__(self, model, guide, *, site="x", prior_probability=0.05, history_size=20) -> None:
         super().__init__(model, guide, site=site)
         if not 0 <= prior_probability <= 1:

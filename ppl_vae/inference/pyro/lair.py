@@ -118,6 +118,8 @@ class LAIRKernel(ProgramKernel):
         (10, 4, 3, 64)
     """
 
+    settings = ("num_particles", "num_prior")
+
     def __init__(self, model, guide, *, site="x", num_particles=4, num_prior=1) -> None:
         super().__init__(model, guide, site=site)
         if not (isinstance(num_particles, int) and num_particles >= 1):

@@ -4,6 +4,7 @@ A method's file holds its equations and a `ProgramKernel` with two functions of 
 brings the data.  All tensors of a chain state have the chains as leading axis.
 """
 
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
+from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
 __all__ = ["KernelState", "ProgramKernel"]
@@ -73,6 +75,7 @@ class ProgramKernel(MCMCKernel):
         self._state: KernelState | None = None
         self._handed: dict[str, Tensor] | None = None
         self._infos: list[Any] = []
+        self._begin: dict[str, Any] = {}
 
     # --- what a method defines --------------------------------------------------------------
 
@@ -96,6 +99,7 @@ class ProgramKernel(MCMCKernel):
     ) -> KernelState:
         """Check the data and the program, and start every chain."""
         nothing_missing = self._check(args, kwargs)
+        self._begin = {"seed": torch.initial_seed(), "started": time.perf_counter()}
         self._program = program = self._bind(args, kwargs)
         if nothing_missing:
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
@@ -161,6 +165,48 @@ class ProgramKernel(MCMCKernel):
         """Drop the data."""
         self._program = self._state = self._handed = None
         self._infos = []
+
+    # --- results ----------------------------------------------------------------------------
+
+    def collect(self, mcmc: Any) -> Run:
+        """Return the draws and statistics of a finished run as numpy arrays.
+
+        `wall_time` runs from the start of the chains until the end of the run, or until here for
+        `pyro.infer.MCMC`, which keeps no clock.
+        """
+        draws = {k: as_numpy(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
+        if hasattr(mcmc, "get_extra_fields"):
+            info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+        else:
+            per_chain = [d["info"] for d in mcmc._diagnostics if d]
+            info = stack_info(per_chain, dim=0) if per_chain else ()
+        stats = info._asdict() if info else {}
+        num_draws = next(iter(draws.values())).shape[1]
+        x, args, mask, kwargs = take_data(mcmc._args, mcmc._kwargs)
+        x_obs, mask = split_data(x, mask)
+        seconds = time.perf_counter() - self._begin.get("started", time.perf_counter())
+        return Run(
+            site=self.site,
+            x=as_numpy(x_obs),
+            mask=as_numpy(mask),
+            completed=draws.pop(self.site).astype(as_numpy(x_obs).dtype, copy=False),
+            latents=draws,
+            stats={
+                k: as_numpy(v)[:, -num_draws:] for k, v in stats.items() if not isinstance(v, dict)
+            },
+            constants={
+                name: as_numpy(value)
+                for name, value in {**{f"arg_{i}": v for i, v in enumerate(args)}, **kwargs}.items()
+            },
+            attrs={
+                "kernel": type(self).__name__,
+                **{name: getattr(self, name) for name in self.settings},
+                "num_warmup": mcmc.warmup_steps,
+                "thinning": 1,
+                "seed": str(self._begin.get("seed", "unknown")),
+                "wall_time": getattr(mcmc, "wall_time", None) or seconds,
+            },
+        )
 
     # --- data -------------------------------------------------------------------------------
 

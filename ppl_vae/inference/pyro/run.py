@@ -1,5 +1,6 @@
 """`MCMC` with the chains in one process, as a leading axis on one device."""
 
+import time
 from typing import Any
 
 import pyro
@@ -87,6 +88,7 @@ class MCMC(HostMCMC):
         self.post_warmup_state: KernelState | None = None
         self.last_state: KernelState | None = None
         self._info: Any = ()
+        self.wall_time: float | None = None
         if chain_method == "sequential":
             self._diagnostics = [None] * num_chains
             self.sampler = self._one_after_another()
@@ -111,7 +113,7 @@ class MCMC(HostMCMC):
             return self._run_vectorized(args, kwargs)
 
     def _run_vectorized(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        num_warmup = self.warmup_steps
+        num_warmup, began = self.warmup_steps, time.perf_counter()
         state = self.kernel.init(self.num_chains, self._init_params, args, kwargs)
         if self.post_warmup_state is not None:
             state, num_warmup = self.post_warmup_state, 0
@@ -133,6 +135,7 @@ class MCMC(HostMCMC):
                     hook(self.kernel, state.z, stage, i if stage == "Warmup" else i - num_warmup)
         finally:
             self.last_state = state
+            self.wall_time = time.perf_counter() - began
             self._samples = {name: value[:, : len(infos)] for name, value in draws.items()}
             self._info = stack_info(infos, dim=1) if infos and infos[0] != () else ()
 

@@ -1,0 +1,210 @@
+"""MCMC runs as ArviZ results: `InferenceData` on ArviZ 0.x, `xarray.DataTree` on 1.x."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ppl_vae import __version__
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", module="arviz")  # 0.23 announces its refactoring at import
+    warnings.filterwarnings("ignore", message=".*ArviZ.*")
+    import arviz
+
+__all__ = ["Run", "completed", "make_inference_data", "to_inference_data"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run leaves, as numpy arrays; kernels return it from `collect(mcmc)`.
+
+    Shapes: C chains, S draws, K particles, B rows.
+    """
+
+    site: str  # name of the data site
+    x: NDArray  # (B, *event), zeros where missing
+    mask: NDArray  # (B, *event), True = observed
+    completed: NDArray  # (C, S, B, *event) or, from populations, (C, S, K, B, *event)
+    latents: Mapping[str, NDArray]  # (C, S, [K,] B, ...)
+    stats: Mapping[str, NDArray]  # (C, S, B), (C, S, K, B) or (C, S, P, B)
+    constants: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the model
+    attrs: Mapping[str, Any] = field(default_factory=dict)  # kernel, settings, seed, wall time
+
+
+def to_inference_data(
+    mcmc: Any,
+    *,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Return the results of a finished run with one of this library's kernels.
+
+    Groups: `posterior` has `<site>_missing` (chain, draw, missing), only the missing entries, with
+    coordinates `row` and `feature` (`feature_0`, `feature_1`, ... for rows with several axes), and
+    the latent sites (chain, draw, row, ...). `sample_stats` has what the kernel reports per row.
+    `observed_data` has the data with NaN where missing, `constant_data` the mask and further
+    arguments. The particles of one iteration of LAIR are flattened into `draw`; statistics of
+    whole iterations keep a dimension `iteration`.
+
+    Args:
+        mcmc: `numpyro.infer.MCMC`, `ppl_vae.pyro.MCMC` or `pyro.infer.MCMC` after `run`.
+        coords: labels for dimensions, such as `{"row": names, "feature": columns}`.
+        dims: names of the event's axes by site, such as `{"x": ["height", "width"]}`.
+
+    Raises:
+        TypeError: if the run's kernel is not one of this library's.
+        ValueError: if `run` was not called, or labels do not fit.
+
+    Returns:
+        `arviz.InferenceData` on ArviZ 0.x, `xarray.DataTree` on ArviZ 1.x.
+    """
+    kernel = getattr(mcmc, "sampler", None)
+    if not hasattr(kernel, "collect"):
+        kernel = getattr(mcmc, "kernel", None)
+    if not hasattr(kernel, "collect"):
+        raise TypeError(
+            f"Expected a run of one of this library's kernels, got {type(mcmc).__name__} with "
+            f"{type(kernel or getattr(mcmc, 'sampler', None)).__name__}; convert it with "
+            "`arviz.from_numpyro` or `arviz.from_pyro`."
+        )
+    return make_inference_data(kernel.collect(mcmc), coords=coords, dims=dims)
+
+
+def make_inference_data(
+    run: Run,
+    *,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Arrange a `Run` in ArviZ's groups; see `to_inference_data`."""
+    coords, dims = dict(coords or {}), dict(dims or {})
+    event_dims = _event_dims(run, dims)
+    has_particles = run.completed.ndim == run.x.ndim + 3
+    draws = _flat(run.completed, has_particles)
+    where = np.nonzero(~run.mask)
+    labels = {
+        dim: ("missing", np.asarray(coords[dim])[index] if dim in coords else index)
+        for dim, index in zip(("row", *event_dims), where, strict=True)
+    }
+    _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
+    variables = {f"{run.site}_missing": (("chain", "draw", "missing"), draws[(..., *where)])}
+    for name, value in run.latents.items():
+        value = _flat(value, has_particles)
+        own = dims.get(name, [f"{name}_dim_{i}" for i in range(value.ndim - 3)])
+        variables[name] = (("chain", "draw", "row", *own), value)
+    posterior = xr.Dataset(variables, coords=labels)
+    stats = xr.Dataset(
+        {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()}
+    )
+    data_dims = ("row", *event_dims)
+    observed = np.where(run.mask, run.x, np.nan)
+    axes = {dim: coords[dim] for dim in data_dims if dim in coords}
+    groups = {
+        "posterior": posterior,
+        "sample_stats": stats,
+        "observed_data": xr.Dataset({run.site: (data_dims, observed)}, coords=axes),
+        "constant_data": xr.Dataset(
+            {"mask": (data_dims, run.mask), **_constants(run.constants, len(run.x))}, coords=axes
+        ),
+    }
+    return _container(groups, {**_versions(), **run.attrs, "site": run.site})
+
+
+def completed(idata: Any) -> NDArray:
+    """Return the completed rows of every draw, shape (chain, draw, row, *event).
+
+    Observed entries are those of `observed_data`; missing ones the draws.
+
+    Raises:
+        ValueError: if `idata` does not have the groups of `to_inference_data`.
+
+    Example:
+        >>> run = Run("x", np.zeros((2, 3)), np.ones((2, 3), bool), np.zeros((4, 5, 2, 3)), {}, {})
+        >>> completed(make_inference_data(run)).shape
+        (4, 5, 2, 3)
+    """
+    try:
+        mask = np.asarray(idata["constant_data"]["mask"])
+        posterior, observed = idata["posterior"], idata["observed_data"]
+        site = next(str(name) for name in observed.data_vars)
+        draws = np.asarray(posterior[f"{site}_missing"])
+    except (KeyError, StopIteration, AttributeError) as error:
+        raise ValueError(
+            f"These are no results of `to_inference_data`: {error} is missing."
+        ) from error
+    x = np.asarray(observed[site])
+    dense = np.empty((*draws.shape[:2], *x.shape), draws.dtype)
+    dense[...] = np.where(mask, x, 0)
+    dense[..., ~mask] = draws
+    return dense
+
+
+def _event_dims(run: Run, dims: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    num_axes = run.x.ndim - 1
+    if run.site in dims:
+        names = tuple(dims[run.site])
+        if len(names) != num_axes:
+            raise ValueError(
+                f"dims[{run.site!r}] must name the {num_axes} axes of one row, got {list(names)}."
+            )
+        return names
+    return ("feature",) if num_axes == 1 else tuple(f"feature_{i}" for i in range(num_axes))
+
+
+def _check_labels(coords: Mapping[str, Sequence[Any]], sizes: Mapping[str, int]) -> None:
+    for dim, size in sizes.items():
+        if dim in coords and len(coords[dim]) != size:
+            raise ValueError(f"coords[{dim!r}] must have {size} labels, got {len(coords[dim])}.")
+
+
+def _flat(value: NDArray, has_particles: bool) -> NDArray:
+    """(C, S, K, ...) to (C, S K, ...)."""
+    return value.reshape(value.shape[0], -1, *value.shape[3:]) if has_particles else value
+
+
+def _statistic(run: Run, name: str, value: NDArray, has_particles: bool) -> Any:
+    if not has_particles:
+        return ("chain", "draw", "row"), value
+    if value.ndim == 3:
+        return ("chain", "iteration", "row"), value
+    if name == "log_weight":
+        return ("chain", "iteration", "proposal", "row"), value
+    return ("chain", "draw", "row"), _flat(value, True)
+
+
+def _constants(constants: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
+    variables = {}
+    for name, value in constants.items():
+        value = np.asarray(value)
+        if value.dtype == object:
+            continue  # no array: it has no place in a NetCDF file
+        first = "row" if value.ndim and len(value) == num_rows else f"{name}_dim_0"
+        names = [first, *(f"{name}_dim_{i}" for i in range(1, value.ndim))][: value.ndim]
+        variables[name] = (tuple(names), value)
+    return variables
+
+
+def _container(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
+    for group in groups.values():
+        group.attrs.update(attrs)
+    if hasattr(arviz, "InferenceData"):
+        idata = arviz.InferenceData(**groups, warn_on_custom_groups=False)
+        idata.attrs.update(attrs)
+        return idata
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=dict(attrs)), **groups})
+
+
+def _versions() -> dict[str, str]:
+    versions = {"inference_library": "ppl_vae", "inference_library_version": __version__}
+    for name in ("numpyro", "jax", "pyro-ppl", "torch", "arviz", "xarray"):
+        try:
+            versions[f"version_{name}"] = version(name)
+        except PackageNotFoundError:
+            continue  # the other twin's library
+    return versions

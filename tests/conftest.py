@@ -1,0 +1,100 @@
+"""The `backend` fixture: one text of a test, run against both twins."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+class NumPyroBackend:
+    """How the tests speak to the NumPyro twin; every result is numpy."""
+
+    name = "numpyro"
+
+    def __init__(self):
+        self.api = importlib.import_module("ppl_vae.numpyro")
+        self.programs = importlib.import_module("programs_numpyro")
+
+    def array(self, value):
+        import jax.numpy as jnp
+
+        return jnp.asarray(value)
+
+    def run(self, kernel, x, *args, seed=0, num_warmup=0, num_samples=100, num_chains=4,
+            init_params=None, **kwargs):  # fmt: skip
+        from jax import random
+
+        mcmc = self.api.MCMC(
+            kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
+            chain_method="vectorized", progress_bar=False,
+        )  # fmt: skip
+        mcmc.run(random.key(seed), x, *args, init_params=init_params, **kwargs)
+        return mcmc
+
+    def fit(self, program, x, *args, seed=0, **kwargs):
+        from jax import random
+
+        return self.api.fit(random.key(seed), program, x, *args, progress_bar=False, **kwargs)
+
+    def draws(self, mcmc):
+        return {k: np.asarray(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
+
+    def info(self, mcmc):
+        info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+        return {k: np.asarray(v) for k, v in info._asdict().items() if not isinstance(v, dict)}
+
+
+class PyroBackend:
+    """How the tests speak to the Pyro twin; every result is numpy."""
+
+    name = "pyro"
+
+    def __init__(self):
+        import torch
+
+        torch.set_num_threads(2)
+        self.api = importlib.import_module("ppl_vae.pyro")
+        self.programs = importlib.import_module("programs_pyro")
+
+    def array(self, value):
+        import torch
+
+        return torch.as_tensor(np.asarray(value))
+
+    def run(self, kernel, x, *args, seed=0, num_warmup=0, num_samples=100, num_chains=4,
+            init_params=None, **kwargs):  # fmt: skip
+        import pyro
+
+        pyro.set_rng_seed(seed)
+        mcmc = self.api.MCMC(
+            kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
+            chain_method="vectorized", disable_progbar=True,
+        )  # fmt: skip
+        mcmc.run(x, *args, init_params=init_params, **kwargs)
+        return mcmc
+
+    def fit(self, program, x, *args, seed=0, **kwargs):
+        import pyro
+
+        pyro.set_rng_seed(seed)
+        pyro.clear_param_store()
+        return self.api.fit(program, x, *args, progress_bar=False, **kwargs)
+
+    def draws(self, mcmc):
+        return {k: v.cpu().numpy() for k, v in mcmc.get_samples(group_by_chain=True).items()}
+
+    def info(self, mcmc):
+        info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+        return {k: v.cpu().numpy() for k, v in info._asdict().items() if not isinstance(v, dict)}
+
+
+@pytest.fixture(params=["numpyro", "pyro"], scope="session")
+def backend(request):
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return {"numpyro": NumPyroBackend, "pyro": PyroBackend}[request.param]()
