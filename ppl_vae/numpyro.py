@@ -16,9 +16,11 @@ from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO
+from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
+from ppl_vae.models.numpyro.files import load
 from ppl_vae.models.numpyro.vae import VAE
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "PseudoGibbsKernel",
     "completed",
     "fit",
+    "load",
+    "pool",
     "register_rule",
     "to_inference_data",
 ]

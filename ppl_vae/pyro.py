@@ -13,10 +13,12 @@ from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO
+from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
+from ppl_vae.models.pyro.files import load
 from ppl_vae.models.pyro.vae import VAE
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "PseudoGibbsKernel",
     "completed",
     "fit",
+    "load",
+    "pool",
     "register_rule",
     "to_inference_data",
 ]

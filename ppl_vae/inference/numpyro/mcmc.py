@@ -121,7 +121,7 @@ class ProgramKernel(MCMCKernel):
         del num_warmup  # nothing is adapted
         nothing_missing = self._check(model_args, model_kwargs)
         self._begin = {"seed": _key_values(rng_key), "started": time.perf_counter()}
-        program = self._bind(model_args, model_kwargs)
+        program = self.bind(model_args, model_kwargs)
         if nothing_missing:
             chain = Complete(program.x_obs)
             if not is_prng_key(rng_key):
@@ -144,7 +144,7 @@ class ProgramKernel(MCMCKernel):
         """Advance every chain by one iteration."""
         if isinstance(state.chain, Complete):
             return state
-        program = self._bind(model_args, model_kwargs)
+        program = self.bind(model_args, model_kwargs)
 
         def sample_chain(state: KernelState) -> KernelState:
             key_step, key_next = random.split(state.rng_key)
@@ -159,7 +159,7 @@ class ProgramKernel(MCMCKernel):
         """Recompute cached densities after the values that the model is conditioned on changed."""
         if isinstance(state.chain, Complete):
             return state
-        program = self._bind(model_args, model_kwargs)
+        program = self.bind(model_args, model_kwargs)
         redecode = _over_chains(partial(self.redecode, program), state.rng_key)
         return state._replace(chain=redecode(state.chain))
 
@@ -216,7 +216,8 @@ class ProgramKernel(MCMCKernel):
 
     # --- data -------------------------------------------------------------------------------
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Program:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Program:
+        """Return the program bound to the data and arguments of a run."""
         x, args, mask, kwargs = _take_data(args, kwargs)
         x_obs, mask = split_data(x, mask)
         return Program(self.model, self.guide, x_obs, mask, self.site, self.params, args, kwargs)
@@ -230,7 +231,7 @@ class ProgramKernel(MCMCKernel):
             np.asarray(x), None if mask is None else np.asarray(mask), site=self.site
         )
         with jax.ensure_compile_time_eval():
-            check_program(random.key(0), self._bind((x, *args), {**kwargs, "mask": mask}))
+            check_program(random.key(0), self.bind((x, *args), {**kwargs, "mask": mask}))
         if mask_array.all():
             warnings.warn(
                 f"All {len(mask_array)} rows are complete: nothing is missing, so nothing is drawn "

@@ -1,5 +1,8 @@
 """Multinomial resampling of weighted proposals."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import Array, random
 
@@ -19,8 +22,11 @@ def multinomial(key: Array, log_weight: Array, num_draws: int) -> Array:
     """
     highest = log_weight.max(0)
     weight = jnp.exp(log_weight - jnp.where(jnp.isfinite(highest), highest, 0.0))
-    cumulative = jnp.cumsum(weight, 0)
-    threshold = cumulative[-1] * random.uniform(key, (num_draws, log_weight.shape[1]), weight.dtype)
-    index = (cumulative[None] <= threshold[:, None]).sum(1)
-    last_positive = (cumulative < cumulative[-1]).sum(0)
-    return jnp.minimum(index, last_positive)
+    cumulative = jnp.cumsum(weight, 0).T
+    total = cumulative[:, -1:]
+    threshold = total * random.uniform(key, (len(total), num_draws), weight.dtype)
+    method = "compare_all" if len(log_weight) <= 128 else "scan"  # few: faster than bisection
+    search = partial(jnp.searchsorted, side="right", method=method)
+    index = jax.vmap(search)(cumulative, threshold)
+    last_positive = (cumulative < total).sum(1, keepdims=True)
+    return jnp.minimum(index, last_positive).T

@@ -100,7 +100,7 @@ class ProgramKernel(MCMCKernel):
         """Check the data and the program, and start every chain."""
         nothing_missing = self._check(args, kwargs)
         self._begin = {"seed": torch.initial_seed(), "started": time.perf_counter()}
-        self._program = program = self._bind(args, kwargs)
+        self._program = program = self.bind(args, kwargs)
         if nothing_missing:
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
             return KernelState(Complete(x), (), torch.get_rng_state(), self.site)
@@ -210,7 +210,8 @@ class ProgramKernel(MCMCKernel):
 
     # --- data -------------------------------------------------------------------------------
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        """Return the program bound to the data and arguments of a run."""
         x, args, mask, kwargs = take_data(args, kwargs)
         x_obs, mask = split_data(x, mask)
         return Program(self.model, self.guide, x_obs, mask, self.site, args, kwargs)
@@ -220,7 +221,7 @@ class ProgramKernel(MCMCKernel):
         x, args, mask, kwargs = take_data(args, kwargs)
         _, mask_array = check_data(as_numpy(x), as_numpy(mask), site=self.site)
         with torch.random.fork_rng():
-            check_program(self._bind((x, *args), {**kwargs, "mask": mask}))
+            check_program(self.bind((x, *args), {**kwargs, "mask": mask}))
         if mask_array.all():
             warnings.warn(
                 f"All {len(mask_array)} rows are complete: nothing is missing, so nothing is drawn "

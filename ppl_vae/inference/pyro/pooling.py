@@ -1,0 +1,84 @@
+"""Pooled importance resampling: LAIR's final draws, from the proposals of all iterations.
+
+Simkus and Gutmann (2023), section 4.2.  The weights of every iteration have the same target
+p(x_o, z), so that proposals of different iterations can be pooled: the draws follow
+p(x_m, z | x_o) as the number of pooled proposals grows, at any number of particles.
+
+Shapes: C chains, T iterations, P = K + R proposals, S draws, B rows.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.inference.pyro.lair import LAIRKernel
+from ppl_vae.inference.pyro.mcmc import as_numpy
+from ppl_vae.inference.pyro.program import Latents, Program
+from ppl_vae.inference.pyro.resampling import multinomial
+from ppl_vae.inference.pyro.rows import take_rows
+from ppl_vae.inference_data import Run, make_inference_data
+
+__all__ = ["pool"]
+
+
+@torch.no_grad()
+def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
+    """Resample a finished LAIR run from all of its proposals, chain by chain.
+
+    Args:
+        mcmc: the run of a `LAIRKernel`.
+        num_samples: draws S per chain and row; fewer than T (K + R), or they repeat each other.
+        coords: labels as in `to_inference_data`.
+
+    Returns:
+        The same container as `to_inference_data`; `sample_stats` has `lp`.
+
+    Raises:
+        TypeError: if the run's kernel is not a `LAIRKernel`.
+        ValueError: if `num_samples` is below 1, or nothing was drawn because nothing is missing.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.pyro import MCMC, LAIRKernel, VAE, fit, pool
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> mcmc = MCMC(LAIRKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
+        >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> pool(mcmc, 20)["posterior"]["z"].shape
+        (1, 20, 3, 4)
+    """
+    kernel = mcmc.kernel
+    if not isinstance(kernel, LAIRKernel):
+        raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+    if not info:
+        raise ValueError("Nothing is missing, so there are no proposals to resample.")
+    program = kernel.bind(mcmc._args, mcmc._kwargs)
+
+    ancestor = multinomial(info.log_weight.flatten(1, 2), num_samples)
+    proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
+    z = take_rows(proposals, ancestor)
+    x, lp = _impute_each(program, z)
+
+    run = kernel.collect(mcmc)
+    attrs = {**run.attrs, "pooled_from": info.log_weight[0, :, :, 0].numel()}
+    latents = {name: as_numpy(value) for name, value in z.items()}
+    stats = {"lp": as_numpy(lp)}
+    pooled = Run(run.site, run.x, run.mask, as_numpy(x), latents, stats, run.constants, attrs)
+    return make_inference_data(pooled, coords=coords)
+
+
+def _impute_each(program: Program, z: Latents) -> tuple[Tensor, Tensor]:
+    """Complete the rows at every draw of z, (C, S, B, ...), a few draws at a time."""
+    parts = []
+    for block in zip(*(value.split(32, dim=1) for value in z.values()), strict=True):
+        log_prior, likelihood = program.decode(dict(zip(z, block, strict=True)))
+        parts.append((program.impute(likelihood), log_prior + program.log_observed(likelihood)))
+    x, lp = zip(*parts, strict=True)
+    return torch.cat(x, 1), torch.cat(lp, 1)
