@@ -45,6 +45,27 @@ def test_own_nets_start_from_the_weights_they_hold(twin):
     np.testing.assert_allclose(log_q, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("twin", ["numpyro"], indirect=True)
+def test_own_nnx_nets_keep_their_weights_when_run_with_others(twin):
+    import jax
+    import numpyro
+
+    nets = own_nets(twin)
+    vae = twin.VAE((6,), 2, **nets)
+    before = jax.tree.map(np.asarray, vae.initial_params(jax.random.key(0)))
+    others = jax.tree.map(lambda leaf: leaf + 1.0, before)
+
+    @jax.jit
+    def run(params):
+        program = numpyro.handlers.substitute(vae.guide, data=params)
+        return numpyro.handlers.seed(program, 0)(np.zeros((3, 6), np.float32))
+
+    run(others)
+    after = vae.initial_params(jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(np.array_equal, before, after))
+    np.testing.assert_array_equal(nets["decoder"].kernel[...], after["decoder$params"]["kernel"])
+
+
 def test_weights_of_own_nets_need_the_same_vae(twin, file):
     fitted = twin.first((6,), 2, **own_nets(twin))
     twin.save(file, fitted)

@@ -25,6 +25,7 @@ __all__ = [
     "Rule",
     "complete",
     "find_rule",
+    "log_prob",
     "observed_log_prob",
     "register_rule",
 ]
@@ -102,6 +103,13 @@ def observed_log_prob(d: dist.Distribution, x: Array, mask: Array) -> Array:
     return find_rule(d).log_prob(d, x, mask)
 
 
+def log_prob(d: dist.Distribution, x: Array) -> Array:
+    """Return log p(x) of completed rows, in nats."""
+    if find_rule(d).log_prob is _entrywise_log_prob:
+        return _sum_event(d, _entry_log_prob(_entrywise(d), x))
+    return d.log_prob(x)
+
+
 def complete(key: Array, d: dist.Distribution, x: Array, mask: Array) -> Array:
     """Return `x` with its missing entries drawn from p(x_m | x_o); the rest is bit-identical."""
     drawn = find_rule(d).sample(key, d, x, mask)
@@ -125,12 +133,23 @@ def _entrywise(d: dist.Distribution) -> dist.Distribution:
 
 
 def _entrywise_log_prob(d: dist.Distribution, x: Array, mask: Array) -> Array:
-    log_prob = jnp.where(mask, _entrywise(d).log_prob(x), 0.0)
-    return log_prob.sum(tuple(range(-d.event_dim, 0)))
+    return _sum_event(d, jnp.where(mask, _entry_log_prob(_entrywise(d), x), 0.0))
 
 
 def _entrywise_sample(key: Array, d: dist.Distribution, x: Array, mask: Array) -> Array:
     return _entrywise(d).expand(x.shape).sample(key)
+
+
+def _entry_log_prob(entry: dist.Distribution, x: Array) -> Array:
+    if isinstance(entry, dist.BernoulliLogits):  # the same number; log1p is the slow part on CPU
+        logits = entry.logits
+        softplus = jnp.maximum(logits, 0) + jnp.log(1 + jnp.exp(-jnp.abs(logits)))
+        return x * logits - softplus
+    return entry.log_prob(x)
+
+
+def _sum_event(d: dist.Distribution, log_prob: Array) -> Array:
+    return log_prob.sum(tuple(range(-d.event_dim, 0)))
 
 
 # --- multivariate normal --------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.inference.pyro.likelihood import log_prob
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -55,8 +56,8 @@ def decode(program: Program, z: Latents) -> Decoded:
 
 def log_ratio(program: Program, x: Tensor, proposed: Decoded, current: Decoded) -> Tensor:
     """Return log [p(x, z') q(z | x)] - log [p(x, z) q(z' | x)], shape (C, B)."""
-    log_target_new = proposed.log_prior + proposed.likelihood.log_prob(x)
-    log_target_old = current.log_prior + current.likelihood.log_prob(x)
+    log_target_new = proposed.log_prior + log_prob(proposed.likelihood, x)
+    log_target_old = current.log_prior + log_prob(current.likelihood, x)
     log_q_new = program.log_proposal(proposed.z, x)
     log_q_old = program.log_proposal(current.z, x)
     return log_target_new - log_target_old + log_q_old - log_q_new

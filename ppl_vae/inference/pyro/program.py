@@ -9,6 +9,7 @@ run once for each completed `x`, and its encoder with it.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -197,6 +198,7 @@ class Recorder(Messenger):
             self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
 
 
+@lru_cache(maxsize=256)
 def accepts_mask(fn: Callable[..., Any]) -> bool:
     """Whether `fn` has a parameter named `mask`."""
     fn = fn.forward if isinstance(fn, torch.nn.Module) else fn

@@ -227,6 +227,8 @@ def _register(name: str, module: nn.Module) -> None:
     The store is global and keeps the first tensor of each name: with `pyro.module` alone, the
     second VAE of a process would run with its own weights while SVI trains the first one's.
     """
+    if not torch.is_grad_enabled():
+        return  # nobody trains: sampling is spared the walk through the store
     store = pyro.get_param_store()
     for key, parameter in module.named_parameters():
         full = param_with_module_name(name, key)

@@ -1,0 +1,164 @@
+"""Break the samplers on purpose, one line at a time: the suite must notice each.
+
+Run `make mutants`, or `python tests/mutants.py --only q_ratio --backend pyro`.  Each mutant is
+applied to a copy of the repository; the table says which test noticed it, or SURVIVED.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TESTS = (
+    "tests/inference/test_discrete_exact.py",
+    "tests/inference/test_linear_gaussian.py",
+    "tests/inference/test_two_modes.py",
+    "tests/inference/test_likelihood_rules.py",
+    "tests/inference/test_geweke_sbc.py",
+    "tests/inference/test_parity.py",
+    "tests/inference/test_invariants.py",
+)
+
+# name: (file, what stands there in NumPyro, what the mutant says), then the same for Pyro.
+MUTANTS = {
+    "sign of the q-ratio": {
+        "both": ("mwg.py", "+ log_q_old - log_q_new", "- log_q_old + log_q_new"),
+    },
+    "dropped q-ratio": {
+        "both": ("mwg.py", " + log_q_old - log_q_new", ""),
+    },
+    "dropped prior": {
+        "both": ("mwg.py", "proposed.log_prior + log_prob(", "0 * proposed.log_prior + log_prob("),
+    },
+    "mask dropped from log p(x_o | z)": {
+        "numpyro": (
+            "likelihood.py",
+            "jnp.where(mask, _entry_log_prob(_entrywise(d), x), 0.0)",
+            "_entry_log_prob(_entrywise(d), x)",
+        ),
+        "pyro": ("likelihood.py", ".masked_fill(~mask, 0.0)", ""),
+    },
+    "mask inverted": {
+        "numpyro": (
+            "likelihood.py",
+            "jnp.where(mask, _entry_log_prob(_entrywise(d), x), 0.0)",
+            "jnp.where(mask, 0.0, _entry_log_prob(_entrywise(d), x))",
+        ),
+        "pyro": ("likelihood.py", ".masked_fill(~mask, 0.0)", ".masked_fill(mask, 0.0)"),
+    },
+    "history includes the current state's own imputation": {
+        "numpyro": (
+            "history.py",
+            "enters = left & (random.uniform(key_enter, (num_rows,)) * "
+            "total < size * history.stay)",
+            "enters = left | True",
+        ),
+        "pyro": (
+            "history.py",
+            "enters = left & (torch.rand_like(total) * total < size * history.stay)",
+            "enters = left | True",
+        ),
+    },
+    "sign of the AC-MWG ratio's proposal": {
+        "both": (
+            "ac_mwg.py",
+            "at.log_prior + at.log_observed - log_q_eps",
+            "at.log_prior + at.log_observed + log_q_eps",
+        ),
+    },
+    "AC-MWG mixture without the prior part": {
+        "numpyro": (
+            "ac_mwg.py",
+            "jnp.logaddexp(jnp.log1p(-eps) + log_q, jnp.log(eps) + log_prior)",
+            "jnp.log1p(-eps) + log_q",
+        ),
+        "pyro": (
+            "ac_mwg.py",
+            "torch.logaddexp(torch.log1p(-eps) + log_q, torch.log(eps) + log_prior)",
+            "torch.log1p(-eps) + log_q",
+        ),
+    },
+    "LAIR mixture without the prior part": {
+        "both": ("lair.py", "if num_prior > 0:\n        log_s", "if num_prior < 0:\n        log_s"),
+    },
+    "resampling without weights": {
+        "numpyro": (
+            "lair.py",
+            "multinomial(key_ancestor, log_weight, num_particles)",
+            "multinomial(key_ancestor, 0 * log_weight, num_particles)",
+        ),
+        "pyro": (
+            "lair.py",
+            "multinomial(log_weight, num_particles)",
+            "multinomial(0 * log_weight, num_particles)",
+        ),
+    },
+    "key reused": {
+        "numpyro": (
+            "mwg.py",
+            "key_z, key_accept, key_x = random.split(key, 3)",
+            "key_z = key_accept = key_x = key",
+        ),
+    },
+    "observed entries drawn anew": {
+        "both": ("likelihood.py", ".where(mask, x, drawn", ".where(mask & False, x, drawn"),
+    },
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="part of the mutants' names")
+    parser.add_argument("--backend", choices=["numpyro", "pyro"], help="one twin only")
+    args = parser.parse_args()
+    survivors = 0
+    for backend in [args.backend] if args.backend else ["numpyro", "pyro"]:
+        for name, versions in MUTANTS.items():
+            change = versions.get(backend, versions.get("both"))
+            if change is None or args.only not in name:
+                continue
+            killer = killed_by(backend, *change)
+            survivors += killer is None
+            print(f"{backend:8} {name:52} {killer or 'SURVIVED'}", flush=True)
+    print(f"{survivors} survived")
+    return 1 if survivors else 0
+
+
+def killed_by(backend: str, file: str, old: str, new: str) -> str | None:
+    """Return the first test that fails on the mutant, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        ignored = shutil.ignore_patterns(".venv*", ".git", "out", "__pycache__", ".*_cache")
+        shutil.copytree(ROOT, copy, symlinks=True, ignore=ignored)
+        path = copy / "ppl_vae" / "inference" / backend / file
+        text = path.read_text()
+        if old not in text:
+            raise SystemExit(f"The mutant of {path.name} no longer applies: {old!r} is not there.")
+        path.write_text(text.replace(old, new))
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-k",
+            backend,
+            "-p",
+            "no:cacheprovider",
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+        tests = [test for test in TESTS if (copy / test).exists()]
+        run = subprocess.run(
+            [*command, *tests], cwd=copy, env=environment, capture_output=True, text=True
+        )
+    failed = re.search(r"^(FAILED|ERROR) \S*?(test_\w+\.py\S*)", run.stdout, re.MULTILINE)
+    return failed.group(2) if failed else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
