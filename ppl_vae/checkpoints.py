@@ -15,7 +15,7 @@ def write_checkpoint(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
         try:
-            np.savez(part, **arrays)
+            np.savez(part, **arrays)  # type: ignore[arg-type]
         except BaseException:
             os.unlink(part.name)
             raise

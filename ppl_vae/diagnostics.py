@@ -32,10 +32,10 @@ class Convergence(NamedTuple):
     mcse_mean: Monte-Carlo standard error of the mean, in units of the draws.
     """
 
-    rhat: NDArray
-    ess_bulk: NDArray
-    ess_tail: NDArray
-    mcse_mean: NDArray
+    rhat: Any
+    ess_bulk: Any
+    ess_tail: Any
+    mcse_mean: Any
 
 
 def convergence(x: ArrayLike, *, chunk: int | None = None) -> Convergence:
@@ -153,9 +153,9 @@ def _block(block: NDArray, names: tuple[str, ...]) -> dict[str, NDArray]:
     todo = ~np.isnan(block).any(axis=(1, 2))
     binary = np.flatnonzero(todo & binary_columns(block))
     if len(binary):
-        values, sure = binary_diagnostics(block[binary], names)
+        counted, sure = binary_diagnostics(block[binary], names)
         for name in names:
-            result[name][binary[sure]] = values[name][sure]
+            result[name][binary[sure]] = counted[name][sure]
         todo[binary[sure]] = False
     if todo.any():
         for name, values in _general(block if todo.all() else block[todo], names).items():
@@ -172,7 +172,8 @@ def _general(block: NDArray, names: tuple[str, ...]) -> dict[str, NDArray]:
         if set(names) & {"rhat", "ess_bulk", "ess_tail"}:
             scores = normal_scores(block, fold="rhat" in names)
         if "rhat" in names:
-            bulk, folded = _potential_scale(scores.bulk), _potential_scale(scores.folded)
+            bulk = _potential_scale(scores.bulk)
+            folded = _potential_scale(np.asarray(scores.folded))
             # Two equidistant values leave the folded R-hat undefined; the bulk one then stands.
             result["rhat"] = np.where(folded > bulk, folded, bulk)
         if "ess_bulk" in names:

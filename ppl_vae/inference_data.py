@@ -66,12 +66,12 @@ def to_inference_data(
     """
     kernel = getattr(mcmc, "sampler", None)
     if not hasattr(kernel, "collect"):
-        kernel = getattr(mcmc, "kernel", None)
-    if not hasattr(kernel, "collect"):
+        kernel = getattr(mcmc, "kernel", kernel)
+    if kernel is None or not hasattr(kernel, "collect"):
         raise TypeError(
             f"Expected a run of one of this library's kernels, got {type(mcmc).__name__} with "
-            f"{type(kernel or getattr(mcmc, 'sampler', None)).__name__}; convert it with "
-            "`arviz.from_numpyro` or `arviz.from_pyro`."
+            f"{type(kernel).__name__}; convert it with `arviz.from_numpyro` or "
+            "`arviz.from_pyro`."
         )
     return make_inference_data(kernel.collect(mcmc), coords=coords, dims=dims)
 
@@ -87,13 +87,15 @@ def make_inference_data(
     event_dims = _event_dims(run, dims)
     has_particles = run.completed.ndim == run.x.ndim + 3
     draws = _flat(run.completed, has_particles)
-    where = np.nonzero(~run.mask)
+    where: tuple[Any, ...] = np.nonzero(~run.mask)
     labels = {
         dim: ("missing", np.asarray(coords[dim])[index] if dim in coords else index)
         for dim, index in zip(("row", *event_dims), where, strict=True)
     }
     _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
-    variables = {f"{run.site}_missing": (("chain", "draw", "missing"), draws[(..., *where)])}
+    variables: dict[str, Any] = {
+        f"{run.site}_missing": (("chain", "draw", "missing"), draws[:, :, *where])
+    }
     for name, value in run.latents.items():
         value = _flat(value, has_particles)
         own = dims.get(name, [f"{name}_dim_{i}" for i in range(value.ndim - 3)])

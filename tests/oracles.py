@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,33 @@ def batch_means_error(draws: np.ndarray, num_batches: int = 25) -> np.ndarray:
     batches = draws[:, : size * num_batches].reshape(chains, num_batches, size, *draws.shape[2:])
     means = batches.mean(2).reshape(chains * num_batches, *draws.shape[2:])
     return means.std(0, ddof=1) / np.sqrt(len(means))
+
+
+def z_scores(draws: np.ndarray, truth: np.ndarray, num_batches: int = 5) -> np.ndarray:
+    """(mean - truth) / standard error of draws (replicate, draw, ...); replicates independent.
+
+    With num_batches * replicates >= 200 the scores are normal for all that the tests need.
+    """
+    difference = draws.mean((0, 1)) - truth
+    return difference / np.maximum(batch_means_error(draws, num_batches), 1e-12)
+
+
+def largest_score(num_scores: int, false_alarm: float = 1e-5) -> float:
+    """The bound that `num_scores` true z-scores pass but for a share `false_alarm` of seeds."""
+    return float(stats.norm.isf(false_alarm / (2 * num_scores)))
+
+
+def excess_of_counts(counts: np.ndarray, expected: np.ndarray) -> float:
+    """p-value of the chi-square test of rows of counts (S, cells) against expected counts.
+
+    Cells of a row that expect fewer than 10 are merged into one.
+    """
+    statistic, freedom = 0.0, 0
+    for seen, mean in zip(counts, expected, strict=True):
+        few = mean < 10
+        seen = np.append(seen[~few], seen[few].sum())
+        mean = np.append(mean[~few], mean[few].sum())
+        seen, mean = (seen[:-1], mean[:-1]) if mean[-1] < 1e-9 else (seen, mean)
+        statistic += ((seen - mean) ** 2 / np.maximum(mean, 1e-9)).sum()
+        freedom += len(mean) - 1
+    return float(stats.chi2.sf(statistic, freedom))

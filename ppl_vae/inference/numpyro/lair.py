@@ -123,6 +123,7 @@ class LAIRKernel(ProgramKernel):
         (10, 4, 3, 64)
     """
 
+    num_particles: int
     settings = ("num_particles", "num_prior")
 
     def __init__(

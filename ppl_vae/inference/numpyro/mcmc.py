@@ -21,6 +21,7 @@ from numpyro.util import is_prng_key
 
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Latents, Program, split_data
+from ppl_vae.inference.numpyro.starting import starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -130,7 +131,7 @@ class ProgramKernel(MCMCKernel):
 
         def init_chain(key: Array, params: dict[str, Array] | None) -> KernelState:
             key_start, key_x, key_next = random.split(key, 3)
-            x, z = self._initial_values(key_x, program, params)
+            x, z = starting_values(key_x, program, self.num_particles, params)
             chain = self.start(key_start, program, x, z)
             _, info = jax.eval_shape(lambda key, c: self.step(key, program, c), key_next, chain)
             info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), info)
@@ -239,45 +240,6 @@ class ProgramKernel(MCMCKernel):
                 stacklevel=2,
             )
         return bool(mask_array.all())
-
-    def _initial_values(
-        self, key: Array, program: Program, params: dict[str, Array] | None
-    ) -> tuple[Array, Latents | None]:
-        """Return completed rows from the model's own prior predictive, or those handed over."""
-
-        def prior_predictive(key: Array) -> tuple[Array, Latents]:
-            key_z, key_x = random.split(key)
-            z = program.propose_from_prior(key_z)
-            return program.impute(key_x, program.decode(z)[1]), z
-
-        x, z = prior_predictive(key)
-        if self.num_particles is not None:
-            x, _ = jax.vmap(prior_predictive)(random.split(key, self.num_particles))
-        if not params:
-            return x, None
-        self._check_names(params, z)
-        if self.site in params:
-            handed = self._fit_particles(params[self.site], program.x_obs.ndim)
-            x = jnp.where(program.mask, program.x_obs, handed.astype(x.dtype))
-        if not z.keys() <= params.keys():
-            return x, None
-        return x, {name: self._fit_particles(params[name], z[name].ndim) for name in z}
-
-    def _check_names(self, params: dict[str, Array], z: Latents) -> None:
-        unknown = sorted(set(params) - {self.site, *z})
-        if unknown:
-            raise ValueError(
-                f"init_params has unknown sites {unknown}; expected some of "
-                f"{sorted([self.site, *z])}, for example another run's `last_state.z`."
-            )
-
-    def _fit_particles(self, value: Array, ndim: int) -> Array:
-        """Take the first particle of a population, or make a population of one chain's value."""
-        value = jnp.asarray(value)
-        population = value if value.ndim > ndim else value[None]
-        if self.num_particles is None:
-            return population[0]
-        return population[jnp.arange(self.num_particles) % len(population)]
 
 
 def _take_data(

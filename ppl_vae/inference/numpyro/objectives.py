@@ -61,12 +61,10 @@ class ELBO(infer.elbo.ELBO):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return minus the sum of the bound over rows, as NumPyro's SVI expects it."""
-        x, *args = args
+        x, args = args[0], args[1:]
         kwargs = dict(kwargs)
         x_obs, mask = split_data(x, kwargs.pop("mask", None))
-        program = Program(
-            model, guide, x_obs, mask, self.site, dict(param_map), tuple(args), kwargs
-        )
+        program = Program(model, guide, x_obs, mask, self.site, dict(param_map), args, kwargs)
         return {"loss": -self.bound(rng_key, program).sum(), "mutable_state": None}
 
 

@@ -123,8 +123,8 @@ class Program:
 
 def accepts_mask(fn: Callable[..., Any]) -> bool:
     """Whether `fn`, below any effect handlers around it, has a parameter named `mask`."""
-    while isinstance(getattr(fn, "fn", None), Callable):
-        fn = fn.fn
+    while callable(inner := getattr(fn, "fn", None)):
+        fn = inner
     return "mask" in inspect.signature(fn).parameters
 
 

@@ -102,9 +102,10 @@ def _check_event_shape(program: Program, likelihood: Distribution) -> None:
 
 def _check_support(program: Program, likelihood: Distribution) -> None:
     x, mask = program.x_obs, program.mask
-    inside = likelihood.support.check(x)
+    support: Any = likelihood.support
+    inside = support.check(x)
     if inside.shape != mask.shape:
-        inside = _entry_support(likelihood.support).check(x)
+        inside = _entry_support(support).check(x)
     if inside.shape != mask.shape:
         return  # a support that couples entries, such as the simplex: its rule decides
     outside = (mask & ~inside).nonzero()

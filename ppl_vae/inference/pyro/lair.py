@@ -118,6 +118,7 @@ class LAIRKernel(ProgramKernel):
         (10, 4, 3, 64)
     """
 
+    num_particles: int
     settings = ("num_particles", "num_prior")
 
     def __init__(self, model, guide, *, site="x", num_particles=4, num_prior=1) -> None:

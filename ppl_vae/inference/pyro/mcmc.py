@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
+from ppl_vae.inference.pyro.starting import starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -104,7 +105,7 @@ class ProgramKernel(MCMCKernel):
         if nothing_missing:
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
             return KernelState(Complete(x), (), torch.get_rng_state(), self.site)
-        x, z = self._initial_values(program, num_chains, init_params)
+        x, z = starting_values(program, num_chains, self.num_particles, init_params)
         return KernelState(self.start(program, x, z), (), torch.get_rng_state(), self.site)
 
     @torch.no_grad()
@@ -142,6 +143,8 @@ class ProgramKernel(MCMCKernel):
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Advance the chain by one iteration."""
         del params  # they are part of the state
+        if self._state is None:
+            raise RuntimeError("Call `setup` with the data first.")
         self._state = self.advance(self._state)
         self._infos.append(self._state.info)
         return _only_chain(self._state.z)
@@ -229,40 +232,6 @@ class ProgramKernel(MCMCKernel):
                 stacklevel=2,
             )
         return bool(mask_array.all())
-
-    def _initial_values(
-        self, program: Program, num_chains: int, params: dict[str, Tensor] | None
-    ) -> tuple[Tensor, Latents | None]:
-        """Return completed rows from the model's own prior predictive, or those handed over."""
-        lead = (num_chains,) if self.num_particles is None else (num_chains, self.num_particles)
-        z = program.propose_from_prior(lead)
-        x = program.impute(program.decode(z)[1])
-        if not params:
-            return x, None
-        self._check_names(params, z)
-        if self.site in params:
-            handed = self._fit_particles(params[self.site], program.x_obs.ndim + 1)
-            x = torch.where(program.mask, program.x_obs, handed.to(x))
-        if not z.keys() <= params.keys():
-            return x, None
-        ndim = {name: value.ndim - len(lead) + 1 for name, value in z.items()}
-        return x, {name: self._fit_particles(params[name], ndim[name]) for name in z}
-
-    def _check_names(self, params: dict[str, Tensor], z: Latents) -> None:
-        unknown = sorted(set(params) - {self.site, *z})
-        if unknown:
-            raise ValueError(
-                f"init_params has unknown sites {unknown}; expected some of "
-                f"{sorted([self.site, *z])}, for example another run's `last_state.z`."
-            )
-
-    def _fit_particles(self, value: Tensor, ndim: int) -> Tensor:
-        """Take the first particle of a population, or make a population of one chain's value."""
-        value = torch.as_tensor(value)
-        population = value if value.ndim > ndim else value.unsqueeze(1)
-        if self.num_particles is None:
-            return population[:, 0]
-        return population[:, torch.arange(self.num_particles) % population.shape[1]]
 
 
 def take_data(

@@ -84,10 +84,13 @@ class MCMC(HostMCMC):
             **host_options,
         )
         self.num_chains = num_chains
+        self.sampler: Any = self.sampler
         self._host_options = host_options
         self.post_warmup_state: KernelState | None = None
         self.last_state: KernelState | None = None
         self._info: Any = ()
+        self._samples: Any = None
+        self._diagnostics: Any = self._diagnostics
         self.wall_time: float | None = None
         if chain_method == "sequential":
             self._diagnostics = [None] * num_chains

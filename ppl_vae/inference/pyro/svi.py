@@ -141,13 +141,17 @@ def _parameters(objective: Any, model: Any, guide: Any, first: Any) -> list[Tens
     with pyro.poutine.trace(param_only=True) as recorded, torch.random.fork_rng():
         objective.differentiable_loss(model, guide, x, *args, mask=mask)
     sites = recorded.trace.nodes.values()
-    found = {id(p): p for p in (site["value"].unconstrained() for site in sites)}
+    found = {id(p): p for p in (_unconstrained(site) for site in sites)}
     if not found:
         raise ValueError(
             "The program has no parameters to train: register nets with `pyro.module` and other "
             "parameters with `pyro.param`."
         )
     return list(found.values())
+
+
+def _unconstrained(site: Any) -> Tensor:
+    return site["value"].unconstrained()
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> float:

@@ -1,0 +1,69 @@
+"""Where a chain starts: at the model's own prior predictive, or where another kernel stopped."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+
+from ppl_vae.inference.numpyro.program import Latents, Program
+
+__all__ = ["starting_values"]
+
+
+def starting_values(
+    key: Array, program: Program, num_particles: int | None, handed: dict[str, Array] | None
+) -> tuple[Array, Latents | None]:
+    """Return completed rows, and latents where they are handed over.
+
+    Args:
+        key: random key.
+        program: the program and its data.
+        num_particles: K of a population, whose axis then comes first, or None for single rows.
+        handed: another run's `last_state.z` of one chain, or None.  A single chain's values make a
+            population of copies; a population's first particle makes a single chain.
+
+    Raises:
+        ValueError: names of no site, or values of another shape than the data's.
+    """
+
+    def prior_predictive(key: Array) -> tuple[Array, Latents]:
+        key_z, key_x = random.split(key)
+        z = program.propose_from_prior(key_z)
+        return program.impute(key_x, program.decode(z)[1]), z
+
+    x, z = prior_predictive(key)
+    shapes = {program.site: x.shape, **{name: value.shape for name, value in z.items()}}
+    if num_particles is not None:
+        x, _ = jax.vmap(prior_predictive)(random.split(key, num_particles))
+    if not handed:
+        return x, None
+    _check_names(handed, shapes)
+    fitted = {
+        name: _fit_particles(name, jnp.asarray(value), shapes[name], num_particles)
+        for name, value in handed.items()
+    }
+    if program.site in fitted:
+        x = jnp.where(program.mask, program.x_obs, fitted.pop(program.site).astype(x.dtype))
+    return x, fitted if z.keys() <= fitted.keys() else None
+
+
+def _check_names(handed: dict[str, Array], shapes: dict[str, tuple[int, ...]]) -> None:
+    unknown = sorted(set(handed) - set(shapes))
+    if unknown:
+        raise ValueError(
+            f"init_params has unknown sites {unknown}; expected some of {sorted(shapes)}, for "
+            "example another run's `last_state.z`."
+        )
+
+
+def _fit_particles(
+    name: str, value: Array, shape: tuple[int, ...], num_particles: int | None
+) -> Array:
+    population = value if value.ndim > len(shape) else value[None]
+    if population.shape[1:] != shape:
+        raise ValueError(
+            f"init_params[{name!r}] must have shape {shape} in each chain, or (particles, ...) "
+            f"before it; it has {value.shape}."
+        )
+    if num_particles is None:
+        return population[0]
+    return population[jnp.arange(num_particles) % len(population)]

@@ -1,0 +1,63 @@
+"""Where chains start: at the model's own prior predictive, or where another kernel stopped."""
+
+import torch
+from torch import Tensor
+
+from ppl_vae.inference.pyro.program import Latents, Program
+
+__all__ = ["starting_values"]
+
+
+def starting_values(
+    program: Program, num_chains: int, num_particles: int | None, handed: dict[str, Tensor] | None
+) -> tuple[Tensor, Latents | None]:
+    """Return completed rows, and latents where they are handed over, chains first.
+
+    Args:
+        program: the program and its data.
+        num_chains: number of chains C.
+        num_particles: K of a population, whose axis comes after the chains', or None.
+        handed: another run's `last_state.z`, or None.  A single chain's values make a population
+            of copies; a population's first particle makes a single chain.
+
+    Raises:
+        ValueError: names of no site, or values of another shape than the data's.
+    """
+    lead = (num_chains,) if num_particles is None else (num_chains, num_particles)
+    z = program.propose_from_prior(lead)
+    x = program.impute(program.decode(z)[1])
+    shapes = {program.site: x.shape[len(lead) :]}
+    shapes.update({name: value.shape[len(lead) :] for name, value in z.items()})
+    if not handed:
+        return x, None
+    _check_names(handed, shapes)
+    fitted = {
+        name: _fit_particles(name, torch.as_tensor(value), shapes[name], num_chains, num_particles)
+        for name, value in handed.items()
+    }
+    if program.site in fitted:
+        x = torch.where(program.mask, program.x_obs, fitted.pop(program.site).to(x))
+    return x, fitted if z.keys() <= fitted.keys() else None
+
+
+def _check_names(handed: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:
+    unknown = sorted(set(handed) - set(shapes))
+    if unknown:
+        raise ValueError(
+            f"init_params has unknown sites {unknown}; expected some of {sorted(shapes)}, for "
+            "example another run's `last_state.z`."
+        )
+
+
+def _fit_particles(
+    name: str, value: Tensor, shape: torch.Size, num_chains: int, num_particles: int | None
+) -> Tensor:
+    population = value if value.ndim > len(shape) + 1 else value.unsqueeze(1)
+    if population.shape[2:] != shape or len(population) != num_chains:
+        raise ValueError(
+            f"init_params[{name!r}] must have shape {(num_chains, *shape)}, or "
+            f"(chains, particles, ...); it has {tuple(value.shape)}."
+        )
+    if num_particles is None:
+        return population[:, 0]
+    return population[:, torch.arange(num_particles) % population.shape[1]]
