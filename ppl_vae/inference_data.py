@@ -195,7 +195,7 @@ def _constants(constants: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
 def _container(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
     for group in groups.values():
         group.attrs.update(attrs)
-    if hasattr(arviz, "InferenceData"):
+    if arviz.__version__.startswith("0."):  # 1.x keeps the name, for xarray.DataTree
         idata = arviz.InferenceData(**groups, warn_on_custom_groups=False)
         idata.attrs.update(attrs)
         return idata

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
+from numpyro.primitives import Messenger
 
 from ppl_vae.inference.numpyro.likelihood import find_rule
-from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
 
 __all__ = ["check_program"]
 
@@ -35,7 +36,9 @@ def check_program(key: Array, program: Program) -> None:
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
             _check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
-    likelihood = model_sites[program.site]["fn"]
+    hiding = model_sites[program.site]["fn"]
+    _check_hidden_entries(program, hiding)
+    likelihood = without_mask(hiding)
     _check_event_shape(program, likelihood)
     find_rule(likelihood)
     _check_support(program, likelihood)
@@ -45,14 +48,44 @@ def check_program(key: Array, program: Program) -> None:
 
 def _run(program: Program, role: str, key: Array) -> dict[str, Any]:
     try:
-        if role == "model":
-            return program.trace_model(key=key)
-        return program.trace_guide(program.x_obs, key=key)
+        with _Refuse(role):
+            if role == "model":
+                return program.trace_model(key=key)
+            return program.trace_guide(program.x_obs, key=key)
+    except _Refused:
+        raise
     except Exception as error:
         raise ValueError(
             f"The {role} could not be run on data of shape {program.x_obs.shape} (rows, *event): "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+class _Refused(ValueError):
+    """An error that already says its remedy."""
+
+
+class _Refuse(Messenger):
+    """Stops a program at what no sampler could make right; nothing has been changed by then."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] in ("param", "mutable") and msg["value"] is None:
+            raise _Refused(
+                f"The parameter {msg['name']!r} of the {self.role} has no trained value and would "
+                "start afresh: pass params=... to the kernel (`svi_result.params`, or "
+                "`fitted.params`), or give the kernel `fitted.model` and `fitted.guide`."
+            )
+        if msg["type"] == "plate" and msg["args"][1] not in (None, msg["args"][0]):
+            size, subsample_size = msg["args"]
+            raise _Refused(
+                f"The plate {msg['name']!r} of the {self.role} is subsampled, {subsample_size} of "
+                f"{size} rows, which scales the densities. Make it a plate over all rows of x, "
+                f"`numpyro.plate({msg['name']!r}, x.shape[0])`; rows left out need no sampling."
+            )
 
 
 def _check_data_site(program: Program, sites: dict[str, Any]) -> None:
@@ -121,6 +154,22 @@ def _check_support(program: Program, likelihood: dist.Distribution) -> None:
         )
 
 
+def _check_hidden_entries(program: Program, d: dist.Distribution) -> None:
+    """Refuse a `mask` handler or `d.mask(...)` that hides more than what is missing."""
+    while isinstance(d, dist.Independent | dist.MaskedDistribution):
+        if isinstance(d, dist.MaskedDistribution):
+            shown = np.broadcast_to(np.asarray(d._mask), d.batch_shape)
+            shown = shown.reshape(*shown.shape, *(1,) * (program.x_obs.ndim - shown.ndim))
+            wrong = np.argwhere(np.asarray(program.mask) & ~shown)
+            if len(wrong):
+                raise ValueError(
+                    f"The model masks {len(wrong)} entries of site {program.site!r} that are "
+                    f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
+                    "sampler, with `mask=` of `mcmc.run` or NaN."
+                )
+        d = d.base_dist
+
+
 def _entry_support(support: Any) -> Any:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -128,17 +177,22 @@ def _entry_support(support: Any) -> Any:
 
 
 def _check_rows_independent(program: Program, key: Array) -> None:
-    """Give row 0 the data, then the latents, of the last row: no other density may change."""
+    """Change row 0, then all rows but row 0: the densities of the unchanged must stay."""
     key_x, key_z, key_other = random.split(key, 3)
     _, likelihood = program.decode(program.propose_from_prior(key_x))
     x = program.impute(key_x, likelihood)
     z = program.propose(key_z, x)
-    swapped = x.at[0].set(x[-1])
-    _refuse_if_changed("guide", program.log_proposal(z, x), program.log_proposal(z, swapped))
+    log_q = program.log_proposal(z, x)
+    others_as_first, first_as_last = jnp.broadcast_to(x[:1], x.shape), x.at[0].set(x[-1])
+    _refuse_if_changed("guide", log_q, program.log_proposal(z, first_as_last), slice(1, None))
+    _refuse_if_changed("guide", log_q, program.log_proposal(z, others_as_first), slice(0, 1))
 
     other = program.propose(key_other, x)
-    z_swapped = jax.tree.map(lambda a, b: a.at[0].set(b[0]), z, other)
-    _refuse_if_changed("model", _joint(program, z, x), _joint(program, z_swapped, x))
+    joint = _joint(program, z, x)
+    first_new = jax.tree.map(lambda a, b: a.at[0].set(b[0]), z, other)
+    _refuse_if_changed("model", joint, _joint(program, first_new, x), slice(1, None))
+    others_new = jax.tree.map(lambda a, b: b.at[0].set(a[0]), z, other)
+    _refuse_if_changed("model", joint, _joint(program, others_new, x), slice(0, 1))
 
 
 def _joint(program: Program, z: Latents, x: Array) -> Array:
@@ -146,13 +200,14 @@ def _joint(program: Program, z: Latents, x: Array) -> Array:
     return log_prior + likelihood.log_prob(x)
 
 
-def _refuse_if_changed(role: str, before: Array, after: Array) -> None:
-    difference = jnp.abs(before[1:] - after[1:])
-    tolerance = 1e-3 * (1 + jnp.abs(before[1:]))
-    if bool((difference > tolerance).any()):
-        row = int(jnp.argmax(difference > tolerance)) + 1
+def _refuse_if_changed(role: str, before: Array, after: Array, unchanged: slice) -> None:
+    difference = jnp.abs(before - after)[unchanged]
+    changed = difference > 1e-3 * (1 + jnp.abs(before[unchanged]))
+    if bool(changed.any()):
+        at = int(jnp.argmax(changed))
         raise ValueError(
-            f"The rows of the {role} are not independent: changing row 0 changed the log density "
-            f"of row {row} by {float(difference[row - 1]):.3g}. Remove what couples rows, for "
-            "example batch normalisation in training mode or a mean over the batch."
+            f"The rows of the {role} are not independent: changing other rows changed the log "
+            f"density of row {at + unchanged.start} by {float(difference[at]):.3g}. Remove what "
+            "couples rows, for example batch normalisation in training mode or a mean over the "
+            "batch."
         )

@@ -8,13 +8,14 @@ and particles are added by `jax.vmap`, so that a guide's encoder runs once per r
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG, conditioned
 
 from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
 
@@ -83,7 +84,7 @@ class Program:
     def decode(self, z: Latents) -> tuple[Array, dist.Distribution]:
         """Return log p(z), shape (B,), and p(x | z), the distribution at the data site."""
         sites = self.trace_model(z=z)
-        likelihood = sites.pop(self.site)["fn"]
+        likelihood = without_mask(sites.pop(self.site)["fn"])
         return _sum_log_prob(sites), likelihood
 
     # --- the data ---------------------------------------------------------------------------
@@ -123,9 +124,24 @@ class Program:
 
 def accepts_mask(fn: Callable[..., Any]) -> bool:
     """Whether `fn`, below any effect handlers around it, has a parameter named `mask`."""
-    while callable(inner := getattr(fn, "fn", None)):
-        fn = inner
+    while True:
+        if isinstance(fn, partial) and conditioned(fn) is fn:
+            fn = fn.args[0]  # NumPyro's Gibbs wrapped it
+        elif callable(inner := getattr(fn, "fn", None)):
+            fn = inner
+        else:
+            break
     return "mask" in inspect.signature(fn).parameters
+
+
+def without_mask(d: dist.Distribution) -> dist.Distribution:
+    """Return p(x | z) itself where the model hides entries of it: the samplers do so themselves."""
+    if isinstance(d, dist.MaskedDistribution):
+        return without_mask(d.base_dist)
+    if isinstance(d, dist.Independent):
+        base = without_mask(d.base_dist)
+        return d if base is d.base_dist else base.to_event(d.reinterpreted_batch_ndims)
+    return d
 
 
 def require_reparameterised(has_rsample: dict[str, bool]) -> None:

@@ -137,7 +137,7 @@ class ACMWGKernel(ProgramKernel):
         >>> mcmc = MCMC(ACMWGKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
         >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
         >>> mcmc.get_samples()["z"].shape
-        (10, 3, 4)
+        torch.Size([10, 3, 4])
     """
 
     settings = ("prior_probability", "history_size")

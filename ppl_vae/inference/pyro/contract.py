@@ -6,12 +6,16 @@ and no row's values change another row's densities.
 
 from typing import Any
 
+import pyro
 import torch
+from pyro.distributions import Independent, MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.inference.pyro.likelihood import find_rule
-from ppl_vae.inference.pyro.program import Latents, Program
+from ppl_vae.inference.pyro.program import Latents, Program, without_mask
 
 __all__ = ["check_program"]
 
@@ -32,7 +36,9 @@ def check_program(program: Program) -> None:
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
             _check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
-    likelihood = model_sites[program.site]["fn"]
+    hiding = model_sites[program.site]["fn"]
+    _check_hidden_entries(program, hiding)
+    likelihood = without_mask(hiding)
     _check_event_shape(program, likelihood)
     find_rule(likelihood)
     _check_support(program, likelihood)
@@ -42,15 +48,52 @@ def check_program(program: Program) -> None:
 
 def _run(program: Program, role: str) -> dict[str, Any]:
     try:
-        if role == "model":
-            return program.trace_model()
-        return program.trace_guide(program.x_obs)
+        with _Refuse(role, program):
+            if role == "model":
+                return program.trace_model()
+            return program.trace_guide(program.x_obs)
+    except _Refused:
+        raise
     except Exception as error:
         raise ValueError(
             f"The {role} could not be run on data of shape {tuple(program.x_obs.shape)}, "
             "(rows, *event): "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+class _Refused(ValueError):
+    """An error that already says its remedy."""
+
+
+class _Refuse(Messenger):
+    """Stops a program at what no sampler could make right; nothing has been changed by then."""
+
+    def __init__(self, role: str, program: Program) -> None:
+        super().__init__()
+        self.role = role
+        self.program = program
+
+    def _pyro_param(self, msg: Any) -> None:
+        is_weight = len(msg["args"]) > 1 and isinstance(msg["args"][1], torch.nn.Parameter)
+        if msg["value"] is None and not is_weight and msg["name"] not in pyro.get_param_store():
+            raise _Refused(
+                f"The parameter {msg['name']!r} of the {self.role} has no trained value and would "
+                "start afresh: train the program in this process, or load its values with "
+                "`pyro.get_param_store().load(path)`."
+            )
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["fn"].subsample_size not in (None, msg["fn"].size):
+            size, subsample_size = msg["fn"].size, msg["fn"].subsample_size
+            raise _Refused(
+                f"The plate {msg['name']!r} of the {self.role} is subsampled, {subsample_size} of "
+                f"{size} rows, which scales the densities. Make it a plate over all rows of x, "
+                f"`pyro.plate({msg['name']!r}, x.shape[0])`; rows left out need no sampling."
+            )
+        if msg["name"] == self.program.site and msg["mask"] is not None:
+            shown = torch.as_tensor(msg["mask"])
+            _refuse_if_hidden(self.program, shown.expand(msg["fn"].batch_shape))
 
 
 def _check_data_site(program: Program, sites: dict[str, Any]) -> None:
@@ -120,6 +163,26 @@ def _check_support(program: Program, likelihood: Distribution) -> None:
         )
 
 
+def _check_hidden_entries(program: Program, d: Any) -> None:
+    """Refuse a `d.mask(...)` that hides more than what is missing."""
+    while isinstance(d, Independent | MaskedDistribution):
+        if isinstance(d, MaskedDistribution):
+            shown = torch.as_tensor(True if d._mask is None else d._mask)
+            _refuse_if_hidden(program, shown.expand(d.batch_shape))
+        d = d.base_dist
+
+
+def _refuse_if_hidden(program: Program, shown: Tensor) -> None:
+    shown = shown.reshape(*shown.shape, *[1] * (program.x_obs.ndim - shown.ndim))
+    wrong = (program.mask & ~shown).nonzero()
+    if len(wrong):
+        raise _Refused(
+            f"The model masks {len(wrong)} entries of site {program.site!r} that are "
+            f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
+            "sampler, with `mask=` of `mcmc.run` or NaN."
+        )
+
+
 def _entry_support(support: Any) -> Any:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -127,17 +190,21 @@ def _entry_support(support: Any) -> Any:
 
 
 def _check_rows_independent(program: Program) -> None:
-    """Give row 0 the data, then the latents, of the last row: no other density may change."""
+    """Change row 0, then all rows but row 0: the densities of the unchanged must stay."""
     _, likelihood = program.decode(program.propose_from_prior(()))
     x = program.impute(likelihood)
     z = program.propose(x)
-    swapped = x.clone()
-    swapped[0] = x[-1]
-    _refuse_if_changed("guide", program.log_proposal(z, x), program.log_proposal(z, swapped))
+    log_q = program.log_proposal(z, x)
+    others_as_first, first_as_last = x[:1].expand(x.shape), torch.cat([x[-1:], x[1:]])
+    _refuse_if_changed("guide", log_q, program.log_proposal(z, first_as_last), slice(1, None))
+    _refuse_if_changed("guide", log_q, program.log_proposal(z, others_as_first), slice(0, 1))
 
     other = program.propose(x)
-    z_swapped = {name: torch.cat([other[name][:1], z[name][1:]]) for name in z}
-    _refuse_if_changed("model", _joint(program, z, x), _joint(program, z_swapped, x))
+    joint = _joint(program, z, x)
+    first_new = {name: torch.cat([other[name][:1], z[name][1:]]) for name in z}
+    _refuse_if_changed("model", joint, _joint(program, first_new, x), slice(1, None))
+    others_new = {name: torch.cat([z[name][:1], other[name][1:]]) for name in z}
+    _refuse_if_changed("model", joint, _joint(program, others_new, x), slice(0, 1))
 
 
 def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
@@ -145,13 +212,14 @@ def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
     return log_prior + likelihood.log_prob(x)
 
 
-def _refuse_if_changed(role: str, before: Tensor, after: Tensor) -> None:
-    difference = (before[1:] - after[1:]).abs()
-    changed = difference > 1e-3 * (1 + before[1:].abs())
+def _refuse_if_changed(role: str, before: Tensor, after: Tensor, unchanged: slice) -> None:
+    difference = (before - after).abs()[unchanged]
+    changed = difference > 1e-3 * (1 + before[unchanged].abs())
     if changed.any():
-        row = int(changed.to(torch.int).argmax()) + 1
+        at = int(changed.to(torch.int).argmax())
         raise ValueError(
-            f"The rows of the {role} are not independent: changing row 0 changed the log density "
-            f"of row {row} by {float(difference[row - 1]):.3g}. Remove what couples rows, for "
-            "example batch normalisation in training mode or a mean over the batch."
+            f"The rows of the {role} are not independent: changing other rows changed the log "
+            f"density of row {at + unchanged.start} by {float(difference[at]):.3g}. Remove what "
+            "couples rows, for example batch normalisation in training mode or a mean over the "
+            "batch."
         )

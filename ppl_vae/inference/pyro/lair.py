@@ -115,7 +115,7 @@ class LAIRKernel(ProgramKernel):
         >>> mcmc = MCMC(LAIRKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
         >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
         >>> mcmc.get_samples()["x"].shape  # draws, particles, rows, entries
-        (10, 4, 3, 64)
+        torch.Size([10, 4, 3, 64])
     """
 
     num_particles: int

@@ -105,7 +105,7 @@ class MWGKernel(ProgramKernel):
         >>> mcmc = MCMC(MWGKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
         >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
         >>> mcmc.get_extra_fields()["info"].acceptance_rate.shape
-        (10, 3)
+        torch.Size([10, 3])
     """
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> MWGState:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from pyro.distributions import Independent, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -119,7 +120,7 @@ class Program:
     def decode(self, z: Latents) -> tuple[Tensor, Distribution]:
         """Return log p(z), shape (..., B), and p(x | z), the distribution at the data site."""
         sites = self.trace_model(z=z)
-        likelihood = sites.pop(self.site)["fn"]
+        likelihood = without_mask(sites.pop(self.site)["fn"])
         return _sum_log_prob(sites), likelihood
 
     # --- the data ---------------------------------------------------------------------------
@@ -203,6 +204,16 @@ def accepts_mask(fn: Callable[..., Any]) -> bool:
     """Whether `fn` has a parameter named `mask`."""
     fn = fn.forward if isinstance(fn, torch.nn.Module) else fn
     return "mask" in inspect.signature(fn).parameters
+
+
+def without_mask(d: Any) -> Any:
+    """Return p(x | z) itself where the model hides entries of it: the samplers do so themselves."""
+    if isinstance(d, MaskedDistribution):
+        return without_mask(d.base_dist)
+    if isinstance(d, Independent):
+        base = without_mask(d.base_dist)
+        return d if base is d.base_dist else base.to_event(d.reinterpreted_batch_ndims)
+    return d
 
 
 def require_reparameterised(has_rsample: dict[str, bool]) -> None:

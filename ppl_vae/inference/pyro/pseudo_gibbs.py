@@ -58,7 +58,7 @@ class PseudoGibbsKernel(ProgramKernel):
         >>> mcmc = MCMC(PseudoGibbsKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
         >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
         >>> mcmc.get_samples()["x"].shape
-        (10, 3, 64)
+        torch.Size([10, 3, 64])
     """
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> PseudoGibbsState:

@@ -1,0 +1,124 @@
+"""Runs as ArviZ results, on both lines of ArviZ and in both twins."""
+
+import arviz
+import numpy as np
+import pytest
+import xarray as xr
+
+from ppl_vae.inference_data import Run, completed, make_inference_data, to_inference_data
+
+X = np.array([[0, 1, np.nan, 1], [np.nan, np.nan, 1, 0], [1, 1, 0, 0]], "float32")
+MASK = ~np.isnan(X)
+
+
+@pytest.fixture(scope="module")
+def fitted(backend):
+    return backend.fit(backend.api.VAE((4,), 2, hidden=(8,)), X, num_steps=3)
+
+
+@pytest.fixture(scope="module")
+def runs(backend, fitted):
+    def run(name, **options):
+        kernel = getattr(backend.api, name)(fitted.model, fitted.guide, **options)
+        return backend.run(kernel, backend.array(X), num_warmup=2, num_samples=6, num_chains=2)
+
+    return run
+
+
+def assert_groups(idata):
+    expected = arviz.InferenceData if arviz.__version__.startswith("0.") else xr.DataTree
+    assert isinstance(idata, expected)
+    for group in ("posterior", "sample_stats", "observed_data", "constant_data"):
+        assert group in (idata.groups() if callable(idata.groups) else idata.children)
+
+
+@pytest.mark.parametrize("name", ["PseudoGibbsKernel", "MWGKernel", "ACMWGKernel"])
+def test_groups_dims_and_coordinates(runs, name):
+    idata = to_inference_data(runs(name))
+    assert_groups(idata)
+    posterior = idata["posterior"]
+    assert posterior["x_missing"].dims == ("chain", "draw", "missing")
+    assert posterior["x_missing"].shape == (2, 6, 3)
+    np.testing.assert_array_equal(posterior["row"], [0, 1, 1])
+    np.testing.assert_array_equal(posterior["feature"], [2, 0, 1])
+    assert posterior["z"].dims == ("chain", "draw", "row", "z_dim_0")
+    stats = idata["sample_stats"]
+    assert stats["lp"].dims == ("chain", "draw", "row")
+    assert np.isfinite(stats["lp"]).all()
+    assert ("acceptance_rate" in stats) == (name != "PseudoGibbsKernel")
+    np.testing.assert_array_equal(idata["observed_data"]["x"], X)
+    np.testing.assert_array_equal(idata["constant_data"]["mask"], MASK)
+
+
+def test_missing_entries_are_those_of_the_draws(backend, runs):
+    mcmc = runs("MWGKernel")
+    draws = backend.draws(mcmc)["x"]
+    idata = to_inference_data(mcmc)
+    np.testing.assert_array_equal(np.asarray(idata["posterior"]["x_missing"]), draws[..., ~MASK])
+    np.testing.assert_array_equal(completed(idata), draws)
+    assert (completed(idata)[..., MASK] == X[MASK]).all()
+
+
+def test_particles_are_flattened_into_draws(backend, runs):
+    mcmc = runs("LAIRKernel", num_particles=3, num_prior=2)
+    idata = to_inference_data(mcmc)
+    draws = backend.draws(mcmc)["x"]
+    assert draws.shape == (2, 6, 3, 3, 4)
+    assert idata["posterior"]["x_missing"].shape == (2, 18, 3)
+    np.testing.assert_array_equal(completed(idata), draws.reshape(2, 18, 3, 4))
+    stats = idata["sample_stats"]
+    assert stats["lp"].shape == (2, 18, 3)
+    assert stats["log_weight"].dims == ("chain", "iteration", "proposal", "row")
+    assert stats["log_weight"].shape == (2, 6, 5, 3)
+    assert stats["ess_weights"].shape == (2, 6, 3)
+
+
+def test_attributes_record_the_run(runs):
+    attrs = to_inference_data(runs("LAIRKernel", num_particles=3))["posterior"].attrs
+    assert attrs["kernel"] == "LAIRKernel"
+    assert (attrs["num_particles"], attrs["num_prior"], attrs["num_warmup"]) == (3, 1, 2)
+    assert attrs["wall_time"] > 0
+    assert attrs["seed"] != "unknown"
+    assert "version_arviz" in attrs
+
+
+def test_netcdf_keeps_everything(runs, tmp_path):
+    idata = to_inference_data(runs("MWGKernel"))
+    path = str(tmp_path / "run.nc")
+    idata.to_netcdf(path)
+    again = arviz.from_netcdf(path)
+    np.testing.assert_array_equal(completed(again), completed(idata))
+    assert again["posterior"].attrs["kernel"] == "MWGKernel"
+
+
+def test_labels_of_rows_and_columns(runs):
+    coords = {"row": ["a", "b", "c"], "feature": ["w", "x", "y", "z"]}
+    posterior = to_inference_data(runs("MWGKernel"), coords=coords)["posterior"]
+    assert list(np.asarray(posterior["row"])) == ["a", "b", "b"]
+    assert list(np.asarray(posterior["feature"])) == ["y", "w", "x"]
+    with pytest.raises(ValueError, match=r"coords\['row'\] must have 3 labels, got 2"):
+        to_inference_data(runs("MWGKernel"), coords={"row": ["a", "b"]})
+
+
+def make_run(x_shape, site="x"):
+    x, mask = np.zeros(x_shape), np.zeros(x_shape, bool)
+    return Run(site, x, mask, np.ones((2, 5, *x_shape)), {"z": np.zeros((2, 5, x_shape[0]))}, {})
+
+
+def test_several_event_axes_and_their_names():
+    idata = make_inference_data(make_run((2, 3, 4), site="obs"))
+    posterior = idata["posterior"]
+    assert posterior["obs_missing"].shape == (2, 5, 24)
+    assert {"row", "feature_0", "feature_1"} <= set(posterior.coords)
+    assert completed(idata).shape == (2, 5, 2, 3, 4)
+    idata = make_inference_data(make_run((2, 3, 4)), dims={"x": ["height", "width"]})
+    assert {"row", "height", "width"} <= set(idata["posterior"].coords)
+    with pytest.raises(ValueError, match="must name the 2 axes"):
+        make_inference_data(make_run((2, 3, 4)), dims={"x": ["height"]})
+
+
+def test_errors_say_what_was_expected():
+    with pytest.raises(TypeError, match="one of this library's kernels"):
+        to_inference_data(object())
+    with pytest.raises(ValueError, match="no results of `to_inference_data`"):
+        completed({"posterior": {}})
