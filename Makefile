@@ -6,6 +6,8 @@ STAMP := .venv/installed
 CODE := ppl_vae tests examples benchmarks
 BOTH_TWINS := tests --ignore=tests/house
 export PYTHONUNBUFFERED := 1
+# The nets are small: threads of torch would only wait for each other.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test style test-shell test-slow mutants clean
 

@@ -11,35 +11,29 @@ from numpy.typing import NDArray
 from ppl_vae._autocorrelation import fast_effective_sample_size
 from ppl_vae._ranks import split_chains, tail_quantiles
 
-__all__ = ["binary_columns", "binary_diagnostics"]
+__all__ = ["binary_diagnostics"]
 
-
-def binary_columns(block: NDArray) -> NDArray:
-    """Tell which scalars of a block (S, C, N) have exactly two values, both finite: bool (S,)."""
-    binary = _two_valued(block[:, :, : 1 + block.shape[2] // 16])
-    if binary.any():
-        low, high = block.min(axis=(1, 2)), block.max(axis=(1, 2))
-        binary &= np.isfinite(low) & np.isfinite(high) & (low < high) & _two_valued(block)
-    return binary
-
-
-def _two_valued(block: NDArray) -> NDArray:
-    low, high = (f(axis=(1, 2), keepdims=True) for f in (block.min, block.max))
-    return ((block == low) | (block == high)).all(axis=(1, 2))
+# Draws per chain that a scalar must pass as two-valued before all of its draws are looked at.
+GLANCE = 16
 
 
 def binary_diagnostics(
     block: NDArray, names: tuple[str, ...]
 ) -> tuple[dict[str, NDArray], NDArray]:
-    """Return the named diagnostics of two-valued scalars, and which of them can be relied on.
+    """Return the named diagnostics of the two-valued scalars of a block, and their indices.
 
-    Not reliable, and left to the general way: a value that does not reach the split chains or
-    differs by rounding only, chains that never move, an autocorrelation that is zero to rounding.
+    Left out, to be computed the general way: scalars with more values, with one that is not
+    finite, does not reach the split chains or differs by rounding only; chains that never move;
+    an autocorrelation that is zero to rounding.
 
     Args:
-        block: two-valued draws, (S, C, N) with N at least 4.
+        block: draws, (S, C, N) with N at least 4.
         names: fields of `ppl_vae.diagnostics.Convergence`.
     """
+    columns = _two_valued_columns(block)
+    if not len(columns):
+        return {name: np.empty(0) for name in names}, columns
+    block = _select(block, columns)
     low, high = (f(axis=(1, 2)).astype(float) for f in (block.min, block.max))
     ones = block == high[:, None, None]
     split = split_chains(ones)
@@ -55,7 +49,27 @@ def binary_diagnostics(
         ess, doubtful = fast_effective_sample_size(split.astype(float))
         sure &= ~doubtful
         result |= _from_sample_size(ess, split[0].size, ones, low, high)
-    return result, sure
+    return {name: result[name][sure] for name in names}, columns[sure]
+
+
+def _two_valued_columns(block: NDArray) -> NDArray:
+    """Indices of the scalars with exactly two values, both finite."""
+    columns = np.flatnonzero(_at_most_two_valued(block[..., :GLANCE]))
+    if len(columns):
+        seen = _select(block, columns)
+        columns = columns[_at_most_two_valued(seen) & (seen != seen[:, :1, :1]).any(axis=(1, 2))]
+    return columns
+
+
+def _at_most_two_valued(block: NDArray) -> NDArray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = (f(axis=(1, 2), keepdims=True) for f in (block.min, block.max))
+        finite = np.isfinite(high - low)[:, 0, 0]
+    return finite & ((block == low) | (block == high)).all(axis=(1, 2))
+
+
+def _select(block: NDArray, columns: NDArray) -> NDArray:
+    return block if len(columns) == len(block) else block[columns]
 
 
 def _from_sample_size(

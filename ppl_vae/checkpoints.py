@@ -2,11 +2,15 @@
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
 
 
 def write_checkpoint(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
@@ -33,7 +37,7 @@ def read_checkpoint(
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{path} is no checkpoint that can be read ({error}); remove it to start afresh."
         ) from error

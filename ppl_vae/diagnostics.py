@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae._autocorrelation import effective_sample_size
-from ppl_vae._binary import binary_columns, binary_diagnostics
+from ppl_vae._binary import binary_diagnostics
 from ppl_vae._ranks import normal_scores, split_chains
 from ppl_vae._rows import acceptance_rates, frozen_chains, mean_known, missing_draws, order_by_row
 
@@ -54,8 +54,9 @@ def convergence(x: ArrayLike, *, chunk: int | None = None) -> Convergence:
         ValueError: `x` has no (chain, draw) axes, or `chunk` is below 1.
 
     Note:
-        A tail quantile that falls on a tie follows ArviZ 0.x to its rounding error, which on rare
-        levels puts the tied draws above their own quantile; ArviZ 1.x has no such rounding.
+        Where a tail quantile falls on a draw (chains x draws - 1 divisible by 20) or on a tie,
+        the tail ESS follows ArviZ 0.x to its rounding error, which may put such draws above
+        their own quantile. There, and for infinite draws, ArviZ 1.x differs; nowhere else.
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=(4, 500, 3))
@@ -150,13 +151,11 @@ def _as_block(part: NDArray) -> NDArray:
 def _block(block: NDArray, names: tuple[str, ...]) -> dict[str, NDArray]:
     """Diagnostics of a block (S, C, N): NaN, two-valued and other scalars each in their way."""
     result = {name: np.full(len(block), np.nan) for name in names}
+    two_valued, binary = binary_diagnostics(block, names)
+    for name in names:
+        result[name][binary] = two_valued[name]
     todo = ~np.isnan(block).any(axis=(1, 2))
-    binary = np.flatnonzero(todo & binary_columns(block))
-    if len(binary):
-        counted, sure = binary_diagnostics(block[binary], names)
-        for name in names:
-            result[name][binary[sure]] = counted[name][sure]
-        todo[binary[sure]] = False
+    todo[binary] = False
     if todo.any():
         for name, values in _general(block if todo.all() else block[todo], names).items():
             result[name][todo] = values

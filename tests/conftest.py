@@ -57,7 +57,7 @@ class PyroBackend:
     def __init__(self):
         import torch
 
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
         self.api = importlib.import_module("ppl_vae.pyro")
         self.programs = importlib.import_module("programs_pyro")
 

@@ -46,7 +46,7 @@ KINDS = "normal offset random_walk alternating binary grey constant with_nan inf
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("num_chains", "num_draws"), [(4, 200), (1, 41), (4, 3)])
+@pytest.mark.parametrize(("num_chains", "num_draws"), [(4, 200), (1, 43), (4, 3)])
 def test_equal_to_the_shell(twin, kind, num_chains, num_draws):
     module, to_device = twin
     x = make_draws(kind, num_chains, num_draws)
@@ -77,6 +77,16 @@ def test_single_functions_and_chunks_agree_with_the_shared_call(twin):
         assert alone.dtype == np.float32
         np.testing.assert_allclose(alone, np.asarray(getattr(shared, name)), rtol=1e-5)
         np.testing.assert_allclose(alone, np.asarray(getattr(chunked, name)), rtol=1e-5)
+
+
+def test_a_quantile_that_falls_on_a_draw_includes_it(twin):
+    module, to_device = twin
+    x = np.random.default_rng(0).normal(size=(1, 41, NUM_SCALARS)).astype(np.float32)
+    ordered = np.sort(x[0], axis=0)  # of 41 draws the third and the third but last
+    indicators = [(x <= ordered[k]).astype(float) for k in (2, 38)]
+    sizes = [y.var((0, 1), ddof=1) / shell.mcse_mean(y) ** 2 for y in indicators]
+    result = np.asarray(module.ess_tail(to_device(x)))
+    np.testing.assert_allclose(result, np.minimum(*sizes), rtol=TOLERANCE)
 
 
 def test_bad_input(twin):

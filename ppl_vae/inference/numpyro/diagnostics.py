@@ -5,13 +5,13 @@ The functions of `ppl_vae.diagnostics`, in the precision of the draws; source: V
 K pairs of lags. The equations are written for one scalar (C, N) and mapped over all of them.
 
 Two departures from ArviZ 0.x, where its result is decided by rounding: a tail quantile that falls
-on a tie includes the tied draws, and an autocorrelation that is zero to rounding (about one in
-10,000 scalars of two-valued data) may end the sum one pair of lags earlier or later.
+on a draw or on a tie includes it, as in ArviZ 1.x, and an autocorrelation that is zero to rounding
+(about one in 10,000 scalars of two-valued data) may end the sum a pair of lags earlier or later.
 """
 
 from collections.abc import Callable
 from functools import partial
-from math import floor, log10, prod
+from math import log10, prod
 from typing import TypeVar
 
 import jax
@@ -30,7 +30,7 @@ T = TypeVar("T")
 # Draws worked on at a time; some ten temporaries of this size are alive at once.
 BLOCK_SIZE = 2**24
 MIN_DRAWS = 4
-TAILS = (0.05, 0.95)
+TAIL_PERCENTS = (5, 95)
 
 
 @partial(jax.jit, static_argnames="chunk")
@@ -185,11 +185,17 @@ def _potential_scale(scores: Array) -> Array:
 
 def _ess_tail(draws: Array) -> Array:
     ordered = jnp.sort(draws.ravel())
-    ranks = [floor(draws.size * p + (1.0 - p)) for p in TAILS]
-    # What is not above the order statistic below a quantile is not above the quantile.
-    limits = [jnp.where(jnp.isinf(ordered[k]), ordered[k], ordered[k - 1]) for k in ranks]
+    limits = [_tail_limit(ordered, percent) for percent in TAIL_PERCENTS]
     low, high = (_ess(_split(draws <= limit).astype(draws.dtype)) for limit in limits)
     return jnp.where(high < low, high, low)
+
+
+def _tail_limit(ordered: Array, percent: int) -> Array:
+    """The largest draw not above a quantile (type 7): the order statistic at or just below it."""
+    k, weight = divmod((len(ordered) - 1) * percent, 100)
+    if not weight:
+        return ordered[k]
+    return jnp.where(jnp.isinf(ordered[k + 1]), ordered[k + 1], ordered[k])
 
 
 def _mcse_mean(draws: Array) -> Array:

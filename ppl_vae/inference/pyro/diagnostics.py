@@ -5,12 +5,12 @@ The functions of `ppl_vae.diagnostics`, in the precision of the draws; source: V
 M = 2 C H, K pairs of lags.
 
 Two departures from ArviZ 0.x, where its result is decided by rounding: a tail quantile that falls
-on a tie includes the tied draws, and an autocorrelation that is zero to rounding (about one in
-10,000 scalars of two-valued data) may end the sum one pair of lags earlier or later.
+on a draw or on a tie includes it, as in ArviZ 1.x, and an autocorrelation that is zero to rounding
+(about one in 10,000 scalars of two-valued data) may end the sum a pair of lags earlier or later.
 """
 
 from collections.abc import Callable
-from math import floor, log10, prod
+from math import log10, prod
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ __all__ = ["Convergence", "convergence", "ess_bulk", "ess_tail", "mcse_mean", "r
 # Draws worked on at a time; some ten temporaries of this size are alive at once.
 BLOCK_SIZE = 2**22
 MIN_DRAWS = 4
-TAILS = (0.05, 0.95)
+TAIL_PERCENTS = (5, 95)
 
 
 def convergence(x: Tensor, *, chunk: int | None = None) -> Convergence:
@@ -174,11 +174,17 @@ def _potential_scale(scores: Tensor) -> Tensor:
 
 def _ess_tail(draws: Tensor) -> Tensor:
     ordered = draws.flatten(1).sort().values.T
-    ranks = [floor(len(ordered) * p + (1.0 - p)) for p in TAILS]
-    # What is not above the order statistic below a quantile is not above the quantile.
-    limits = [torch.where(ordered[k].isinf(), ordered[k], ordered[k - 1]) for k in ranks]
+    limits = [_tail_limit(ordered, percent) for percent in TAIL_PERCENTS]
     low, high = (_ess(_split(draws <= limit[:, None, None]).to(draws.dtype)) for limit in limits)
     return torch.where(high < low, high, low)
+
+
+def _tail_limit(ordered: Tensor, percent: int) -> Tensor:
+    """The largest draw not above a quantile (type 7): the order statistic at or just below it."""
+    k, weight = divmod((len(ordered) - 1) * percent, 100)
+    if not weight:
+        return ordered[k]
+    return torch.where(ordered[k + 1].isinf(), ordered[k + 1], ordered[k])
 
 
 def _mcse_mean(draws: Tensor) -> Tensor:
