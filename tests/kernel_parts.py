@@ -38,13 +38,15 @@ def real(backend, value):
         return jnp.asarray(value, jnp.result_type(float))
     import torch
 
-    return torch.as_tensor(np.asarray(value), dtype=torch.get_default_dtype())
+    return torch.as_tensor(np.array(value), dtype=torch.get_default_dtype())
 
 
 def bind(backend, pair, x, mask):
     """The program of a (model, guide) pair, bound to rows x of which `mask` is observed."""
     x_obs = np.where(mask, x, 0.0)
-    return module(backend, "program").Program(*pair, real(backend, x_obs), backend.array(mask))
+    return module(backend, "program").Program(
+        *pair, real(backend, x_obs), backend.array(np.array(mask))
+    )
 
 
 def chains(backend, tree):

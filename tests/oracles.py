@@ -1,6 +1,6 @@
 """Closed-form and enumerated answers, in numpy: what every sampler is tested against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -115,6 +115,21 @@ class TwoModes:
     scale: float = 0.3
     guide_scale: float = 0.3
     share_of_positive: float = 0.5
+
+
+@dataclass(frozen=True)
+class GammaPoisson:
+    """z ~ Gamma(shape, 1), x_d ~ Poisson(z rate_d): skewed, so that a sign error shows."""
+
+    shape: float = 2.0
+    rate: np.ndarray = field(default_factory=lambda: np.array([0.5, 1.5, 3.0]))
+    guide_shift: float = 0.2
+    guide_scale: float = 0.7
+
+    def draw(self, rng: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """(z, x) of the model, (B,) and (B, D)."""
+        z = rng.gamma(self.shape, size=num_rows)
+        return z, rng.poisson(z[:, None] * self.rate).astype(float)
 
 
 def batch_means_error(draws: np.ndarray, num_batches: int = 25) -> np.ndarray:

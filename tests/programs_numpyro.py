@@ -51,3 +51,20 @@ def two_modes(truth):
             numpyro.sample("z", dist.Normal(x[:, 0] * jnp.sign(x[:, 1]), truth.guide_scale))
 
     return model, guide
+
+
+def gamma_poisson(truth):
+    """Skewed and counted: z ~ Gamma, x ~ Poisson(z rate); the guide is a rough log-normal."""
+    rate = jnp.asarray(truth.rate)
+
+    def model(x):
+        with numpyro.plate("rows", x.shape[0]):
+            z = numpyro.sample("z", dist.Gamma(truth.shape, 1.0))
+            numpyro.sample("x", dist.Poisson(z[..., None] * rate).to_event(1), obs=x)
+
+    def guide(x):
+        loc = jnp.log((truth.shape + x.sum(-1)) / (1.0 + rate.sum())) + truth.guide_shift
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("z", dist.LogNormal(loc, truth.guide_scale))
+
+    return model, guide

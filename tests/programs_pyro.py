@@ -55,3 +55,20 @@ def two_modes(truth):
             pyro.sample("z", dist.Normal(x[:, 0] * torch.sign(x[:, 1]), truth.guide_scale))
 
     return model, guide
+
+
+def gamma_poisson(truth):
+    """Skewed and counted: z ~ Gamma, x ~ Poisson(z rate); the guide is a rough log-normal."""
+    rate = tensor(truth.rate)
+
+    def model(x):
+        with pyro.plate("rows", x.shape[0]):
+            z = pyro.sample("z", dist.Gamma(truth.shape, 1.0))
+            pyro.sample("x", dist.Poisson(z[..., None] * rate).to_event(1), obs=x)
+
+    def guide(x):
+        loc = torch.log((truth.shape + x.sum(-1)) / (1.0 + rate.sum())) + truth.guide_shift
+        with pyro.plate("rows", x.shape[0]):
+            pyro.sample("z", dist.LogNormal(loc, truth.guide_scale))
+
+    return model, guide

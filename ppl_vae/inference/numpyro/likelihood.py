@@ -145,6 +145,8 @@ def _entry_log_prob(entry: dist.Distribution, x: Array) -> Array:
         logits = entry.logits
         softplus = jnp.maximum(logits, 0) + jnp.log(1 + jnp.exp(-jnp.abs(logits)))
         return x * logits - softplus
+    if isinstance(entry, dist.CategoricalLogits | dist.CategoricalProbs):
+        x = x.astype(int)  # codes are floats in data that hold NaN; Pyro takes them as they are
     return entry.log_prob(x)
 
 
