@@ -1,7 +1,9 @@
 """The pieces of a kernel in either twin, for tests that look inside one step."""
 
 import importlib
+import importlib.util
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +11,15 @@ import numpy as np
 def module(backend, name):
     """A method's own file, such as `mwg`, in the twin under test."""
     return importlib.import_module(f"ppl_vae.inference.{backend.name}.{name}")
+
+
+def both_backends():
+    """The two backends of the `backend` fixture at once, for tests that compare them."""
+    conftest = Path(__file__).with_name("conftest.py")
+    spec = importlib.util.spec_from_file_location("backends", conftest)
+    backends = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(backends)
+    return backends.NumPyroBackend(), backends.PyroBackend()
 
 
 @contextmanager

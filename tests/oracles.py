@@ -132,6 +132,13 @@ class GammaPoisson:
         return z, rng.poisson(z[:, None] * self.rate).astype(float)
 
 
+@dataclass(frozen=True)
+class Spike:
+    """z ~ N(0, 1), x_0 ~ N(z, 0.5^2), x_1 = z to all digits; z | x_0 ~ N(0.8 x_0, 0.2)."""
+
+    spike_scale: float = 1e-25
+
+
 def batch_means_error(draws: np.ndarray, num_batches: int = 25) -> np.ndarray:
     """Standard error of the mean of correlated draws (chain, draw, ...), by batch means."""
     chains, length = draws.shape[:2]

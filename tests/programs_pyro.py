@@ -72,3 +72,19 @@ def gamma_poisson(truth):
             pyro.sample("z", dist.LogNormal(loc, truth.guide_scale))
 
     return model, guide
+
+
+def spike(truth):
+    """x_0 ~ N(z, 0.5) and x_1 = z: the density of any other x_1 overflows to zero."""
+    scale = tensor([0.5, truth.spike_scale])
+
+    def model(x):
+        with pyro.plate("rows", x.shape[0]):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[..., None], scale).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", x.shape[0]):
+            pyro.sample("z", dist.Normal(0.5 * x[:, 0], 1.0))
+
+    return model, guide
