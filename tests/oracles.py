@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 from scipy import stats
@@ -134,9 +135,13 @@ class GammaPoisson:
 
 @dataclass(frozen=True)
 class Spike:
-    """z ~ N(0, 1), x_0 ~ N(z, 0.5^2), x_1 = z to all digits; z | x_0 ~ N(0.8 x_0, 0.2)."""
+    """z ~ N(0, 1), x_0 ~ N(z, 0.5^2), x_1 = factor z to all digits; z | x_0 ~ N(0.8 x_0, 0.2).
 
-    spike_scale: float = 1e-25
+    In float32 the density of any other x_1 is zero: its exponent overflows.
+    """
+
+    spike_scale: float = 2e-19
+    factor: ClassVar[np.float32] = np.float32(2**20)
 
 
 def batch_means_error(draws: np.ndarray, num_batches: int = 25) -> np.ndarray:

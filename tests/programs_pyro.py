@@ -75,13 +75,14 @@ def gamma_poisson(truth):
 
 
 def spike(truth):
-    """x_0 ~ N(z, 0.5) and x_1 = z: the density of any other x_1 overflows to zero."""
+    """x_0 ~ N(z, 0.5) and x_1 = factor z: the density of any other x_1 overflows to zero."""
     scale = tensor([0.5, truth.spike_scale])
 
     def model(x):
         with pyro.plate("rows", x.shape[0]):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z[..., None], scale).to_event(1), obs=x)
+            loc = torch.stack([z, z * float(truth.factor)], -1)
+            pyro.sample("x", dist.Normal(loc, scale).to_event(1), obs=x)
 
     def guide(x):
         with pyro.plate("rows", x.shape[0]):
