@@ -1,6 +1,7 @@
 """`MCMC` with the chains in one process, as a leading axis on one device."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -158,11 +159,12 @@ class MCMC(HostMCMC):
         """Return the statistics of each step, `{"info": ...}`, each (chain, draw, ...)."""
         info = self._info
         if self.chain_method != "vectorized":
-            per_chain = [d["info"] for d in self._diagnostics if d]
+            kept = slice(-self.num_samples, None)  # the host calls no `end_warmup`
+            per_chain = [_map(lambda t: t[kept], d["info"]) for d in self._diagnostics if d]
             info = stack_info(per_chain, dim=0) if per_chain else ()
         if info == ():
             return {"info": ()}
-        return {"info": info if group_by_chain else _flatten_chains(info)}
+        return {"info": info if group_by_chain else _map(lambda t: t.flatten(0, 1), info)}
 
     def get_samples(
         self, num_samples: int | None = None, group_by_chain: bool = False
@@ -187,9 +189,9 @@ def _describe(steps: Any, stage: str, state: KernelState) -> None:
         steps.set_postfix(acceptance=f"{float(rate.mean()):.2f}", refresh=False)
 
 
-def _flatten_chains(tree: Any) -> Any:
+def _map(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if isinstance(tree, Tensor):
-        return tree.flatten(0, 1)
+        return fn(tree)
     if isinstance(tree, dict):
-        return {name: _flatten_chains(part) for name, part in tree.items()}
-    return type(tree)(*(_flatten_chains(part) for part in tree))
+        return {name: _map(fn, part) for name, part in tree.items()}
+    return type(tree)(*(_map(fn, part) for part in tree))
