@@ -33,7 +33,7 @@ BAD_DATA = {
     "integers": (FILLED.astype("int32"), None, TypeError, r"int32.*without a mask.*mask="),
     "support": (
         changed(X, (3, 1), 0.3), None, ValueError,
-        r"1 observed value.*outside the support of site 'x'.*0\.3.* row 3, feature 1.*binarise",
+        r"1 observed value.*outside the support.* at site 'x'.*0\.3.* row 3, feature 1.*binarise",
     ),
     "no rows axis": (X[0, 0], None, ValueError, "must have rows"),
 }  # fmt: skip

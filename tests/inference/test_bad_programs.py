@@ -91,6 +91,33 @@ def hidden_entries(ppl):
     return model, bernoulli_pair(ppl)[1]
 
 
+def scaled(ppl, role):
+    def scale(program):
+        def with_scale(x):
+            with ppl.handlers.scale(scale=0.3):
+                program(x)
+
+        return with_scale
+
+    model, guide = bernoulli_pair(ppl)
+    return (scale(model), guide) if role == "model" else (model, scale(guide))
+
+
+def masked_latent(ppl, by_handler):
+    def model(x):
+        with ppl.plate("rows", x.shape[0]):
+            shown = x[:, 0] > 0
+            prior = ppl.dist.Normal(0 * x[:, :1], 1.0).to_event(1)
+            if by_handler:
+                with ppl.handlers.mask(mask=shown):
+                    z = ppl.sample("z", prior)
+            else:
+                z = ppl.sample("z", prior.mask(shown))
+            ppl.sample("x", ppl.dist.Bernoulli(logits=z + 0 * x).to_event(1), obs=x)
+
+    return model, bernoulli_pair(ppl)[1]
+
+
 def crashing(ppl):
     def guide(x):
         raise KeyError("no such net")
@@ -119,6 +146,10 @@ BAD_PROGRAMS = {
     "event shape": (wide_model, r"Rows of x have shape \(3,\).*event shape \(1,\).*Reshape"),
     "subsampled": (subsampled, r"plate 'rows' of the guide is subsampled, 4 of 40 rows.*x\.shape"),
     "hidden entries": (hidden_entries, r"masks 8 entries of site 'x'.*first in row 0.*mask="),
+    "scaled model": (lambda ppl: scaled(ppl, "model"), r"'[xz]' of the model is scaled by 0\.3"),
+    "scaled guide": (lambda ppl: scaled(ppl, "guide"), r"'z' of the guide is scaled by 0\.3"),
+    "masked latent": (lambda ppl: masked_latent(ppl, True), r"'z' of the model is masked"),
+    "masked prior": (lambda ppl: masked_latent(ppl, False), r"'z' of the model is masked"),
     "crash": (crashing, r"The guide could not be run on data of shape \(4, 3\).*no such net"),
 }  # fmt: skip
 

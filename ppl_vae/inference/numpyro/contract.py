@@ -4,7 +4,8 @@ The samplers rely on rows being independent given the parameters: every site has
 and no row's values change another row's densities.
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,31 +25,65 @@ def check_program(key: Array, program: Program) -> None:
 
     Raises:
         ValueError: unknown data site; sites of model and guide that do not match; a site without
-            one value a row; rows that influence each other; parameters without values; data of
-            another shape than the model's, or outside the support of its likelihood.
+            one value a row; rows that influence each other; scaled densities; parameters without
+            values; data of another shape than the model's, or outside its likelihood's support.
         NotImplementedError: no rule for partially observed rows of this likelihood.
     """
+
+    def trace(key: Array, x_obs: Array, mask: Array, params: dict[str, Any]) -> _Findings:
+        return _trace(key, replace(program, x_obs=x_obs, mask=mask, params=params))
+
+    found = jax.jit(trace)(key, program.x_obs, program.mask, program.params)
+    _check_scales(found.scales)
+    _check_hidden_latents(found.hidden_latents)
+    _check_hidden_entries(program, found.hidden)
+    _check_support(program, found.outside)
+    for role, changes in found.changes.items():
+        for change in changes:
+            _check_change(role, *change)
+
+
+class _Findings(NamedTuple):
+    """What depends on values; the rest is refused while the programs are traced."""
+
+    scales: dict[str, Any]  # of sites, by role and name
+    hidden_latents: dict[str, Array]  # whether a latent site's density is masked anywhere
+    hidden: Array  # observed entries that the model masks, (B, *event)
+    outside: Array  # observed entries outside the likelihood's support, (B, *event)
+    changes: dict[str, list[tuple[Array, Array]]]  # log densities of rows that must stay, by role
+
+
+def _trace(key: Array, program: Program) -> _Findings:
     key_model, key_guide, key_rows = random.split(key, 3)
-    model_sites = _run(program, "model", key_model)
-    guide_sites = _run(program, "guide", key_guide)
+    scales: dict[str, Any] = {}
+    model_sites = _run(program, "model", key_model, scales)
+    guide_sites = _run(program, "guide", key_guide, scales)
     _check_data_site(program, model_sites)
     _check_same_latents(program, model_sites, guide_sites)
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
             _check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
-    hiding = model_sites[program.site]["fn"]
-    _check_hidden_entries(program, hiding)
-    likelihood = without_mask(hiding)
+    likelihood = without_mask(model_sites[program.site]["fn"])
     _check_event_shape(program, likelihood)
     find_rule(likelihood)
-    _check_support(program, likelihood)
-    if program.x_obs.shape[0] > 1:
-        _check_rows_independent(program, key_rows)
+    changes = _change_rows(program, key_rows) if program.x_obs.shape[0] > 1 else {}
+    return _Findings(
+        scales,
+        {
+            f"{name!r} of the {role}": _hidden(site["fn"], jnp.array(True)).any()
+            for role, sites in (("model", model_sites), ("guide", guide_sites))
+            for name, site in sites.items()
+            if name != program.site
+        },
+        _hidden(model_sites[program.site]["fn"], program.mask),
+        _outside(program, likelihood),
+        changes,
+    )
 
 
-def _run(program: Program, role: str, key: Array) -> dict[str, Any]:
+def _run(program: Program, role: str, key: Array, scales: dict[str, Any]) -> dict[str, Any]:
     try:
-        with _Refuse(role):
+        with _Refuse(role, scales):
             if role == "model":
                 return program.trace_model(key=key)
             return program.trace_guide(program.x_obs, key=key)
@@ -57,8 +92,17 @@ def _run(program: Program, role: str, key: Array) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(
             f"The {role} could not be run on data of shape {program.x_obs.shape} (rows, *event): "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_remedy(error)}"
         ) from error
+
+
+def _remedy(error: Exception) -> str:
+    if "mutate" not in str(error):
+        return ""
+    return (
+        "\nA program that is sampled must not change arrays of its own, as batch normalisation "
+        "does in training mode: put its nets in evaluation mode."
+    )
 
 
 class _Refused(ValueError):
@@ -68,9 +112,10 @@ class _Refused(ValueError):
 class _Refuse(Messenger):
     """Stops a program at what no sampler could make right; nothing has been changed by then."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, scales: dict[str, Any]) -> None:
         super().__init__()
         self.role = role
+        self.scales = scales
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] in ("param", "mutable") and msg["value"] is None:
@@ -86,6 +131,8 @@ class _Refuse(Messenger):
                 f"{size} rows, which scales the densities. Make it a plate over all rows of x, "
                 f"`numpyro.plate({msg['name']!r}, x.shape[0])`; rows left out need no sampling."
             )
+        if msg["type"] == "sample" and msg["scale"] is not None:
+            self.scales[f"{msg['name']!r} of the {self.role}"] = msg["scale"]
 
 
 def _check_data_site(program: Program, sites: dict[str, Any]) -> None:
@@ -135,39 +182,66 @@ def _check_event_shape(program: Program, likelihood: dist.Distribution) -> None:
         )
 
 
-def _check_support(program: Program, likelihood: dist.Distribution) -> None:
-    inside = np.asarray(likelihood.support.check(program.x_obs))
-    mask = np.asarray(program.mask)
-    if inside.shape != mask.shape:
-        inside = np.asarray(_entry_support(likelihood.support).check(program.x_obs))
-    if inside.shape != mask.shape:
-        return  # a support that couples entries, such as the simplex: its rule decides
-    outside = np.argwhere(mask & ~inside)
-    if len(outside):
-        row, *feature = (int(i) for i in outside[0])
-        value = np.asarray(program.x_obs)[tuple(outside[0])]
+def _outside(program: Program, likelihood: dist.Distribution) -> Array:
+    inside = likelihood.support.check(program.x_obs)
+    if inside.shape != program.mask.shape:
+        inside = _entry_support(likelihood.support).check(program.x_obs)
+    if inside.shape != program.mask.shape:  # the support couples entries: its rule decides
+        return jnp.zeros_like(program.mask)
+    return program.mask & ~inside
+
+
+def _check_support(program: Program, outside: Array) -> None:
+    wrong = np.argwhere(np.asarray(outside))
+    if len(wrong):
+        row, *feature = (int(i) for i in wrong[0])
         raise ValueError(
-            f"x has {len(outside)} observed values outside the support of site "
-            f"{program.site!r} ({_entry_support(likelihood.support)}); the first is {value} at "
+            f"x has {len(wrong)} observed values outside the support of the likelihood at site "
+            f"{program.site!r}; the first is {np.asarray(program.x_obs)[tuple(wrong[0])]} at "
             f"row {row}, feature {feature[0] if len(feature) == 1 else tuple(feature)}. "
             "Transform the data (binarise, rescale), or use a likelihood that fits it."
         )
 
 
-def _check_hidden_entries(program: Program, d: dist.Distribution) -> None:
-    """Refuse a `mask` handler or `d.mask(...)` that hides more than what is missing."""
+def _hidden(d: dist.Distribution, mask: Array) -> Array:
+    """Return where a `mask` handler or `d.mask(...)` hides what `mask` marks as observed."""
+    hidden = jnp.zeros_like(mask)
     while isinstance(d, dist.Independent | dist.MaskedDistribution):
         if isinstance(d, dist.MaskedDistribution):
-            shown = np.broadcast_to(np.asarray(d._mask), d.batch_shape)
-            shown = shown.reshape(*shown.shape, *(1,) * (program.x_obs.ndim - shown.ndim))
-            wrong = np.argwhere(np.asarray(program.mask) & ~shown)
-            if len(wrong):
-                raise ValueError(
-                    f"The model masks {len(wrong)} entries of site {program.site!r} that are "
-                    f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
-                    "sampler, with `mask=` of `mcmc.run` or NaN."
-                )
+            shown = jnp.broadcast_to(d._mask, d.batch_shape)
+            shown = shown.reshape(*shown.shape, *(1,) * (mask.ndim - shown.ndim))
+            hidden = hidden | (mask & ~shown)
         d = d.base_dist
+    return hidden
+
+
+def _check_hidden_latents(hidden: dict[str, Array]) -> None:
+    for site, is_hidden in hidden.items():
+        if is_hidden:
+            raise ValueError(
+                f"The log density of site {site} is masked, so that it is no density of the "
+                "latents. Leave out the mask around it."
+            )
+
+
+def _check_hidden_entries(program: Program, hidden: Array) -> None:
+    wrong = np.argwhere(np.asarray(hidden))
+    if len(wrong):
+        raise ValueError(
+            f"The model masks {len(wrong)} entries of site {program.site!r} that are "
+            f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
+            "sampler, with `mask=` of `mcmc.run` or NaN."
+        )
+
+
+def _check_scales(scales: dict[str, Any]) -> None:
+    for site, scale in scales.items():
+        if np.any(np.asarray(scale) != 1):
+            raise ValueError(
+                f"The log density of site {site} is scaled by {np.asarray(scale)}, so that the "
+                "draws would follow another posterior than the model's. Scale it in training "
+                "only: leave out `handlers.scale` when sampling."
+            )
 
 
 def _entry_support(support: Any) -> Any:
@@ -176,38 +250,41 @@ def _entry_support(support: Any) -> Any:
     return support
 
 
-def _check_rows_independent(program: Program, key: Array) -> None:
-    """Change row 0, then all rows but row 0: the densities of the unchanged must stay."""
+def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Array]]]:
+    """Change row 0, then all rows but row 0; return the densities of the others and of row 0."""
     key_x, key_z, key_other = random.split(key, 3)
     _, likelihood = program.decode(program.propose_from_prior(key_x))
     x = program.impute(key_x, likelihood)
-    z = program.propose(key_z, x)
-    log_q = program.log_proposal(z, x)
-    others_as_first, first_as_last = jnp.broadcast_to(x[:1], x.shape), x.at[0].set(x[-1])
-    _refuse_if_changed("guide", log_q, program.log_proposal(z, first_as_last), slice(1, None))
-    _refuse_if_changed("guide", log_q, program.log_proposal(z, others_as_first), slice(0, 1))
+    z, other = program.propose(key_z, x), program.propose(key_other, x)
 
-    other = program.propose(key_other, x)
-    joint = _joint(program, z, x)
-    first_new = jax.tree.map(lambda a, b: a.at[0].set(b[0]), z, other)
-    _refuse_if_changed("model", joint, _joint(program, first_new, x), slice(1, None))
-    others_new = jax.tree.map(lambda a, b: b.at[0].set(a[0]), z, other)
-    _refuse_if_changed("model", joint, _joint(program, others_new, x), slice(0, 1))
+    def first_and_rest(first: Any, rest: Any) -> Any:
+        return jax.tree.map(lambda a, b: b.at[0].set(a[0]), first, rest)
+
+    def log_joint(z: Latents) -> Array:
+        log_prior, likelihood = program.decode(z)
+        return log_prior + log_prob(likelihood, x)
+
+    log_q, log_p = program.log_proposal(z, x), log_joint(z)
+    last_first, all_first = x.at[0].set(x[-1]), jnp.broadcast_to(x[:1], x.shape)
+    return {
+        "guide": [
+            (log_q.at[0].set(0), program.log_proposal(z, last_first).at[0].set(0)),
+            (log_q[:1], program.log_proposal(z, all_first)[:1]),
+        ],
+        "model": [
+            (log_p.at[0].set(0), log_joint(first_and_rest(other, z)).at[0].set(0)),
+            (log_p[:1], log_joint(first_and_rest(z, other))[:1]),
+        ],
+    }
 
 
-def _joint(program: Program, z: Latents, x: Array) -> Array:
-    log_prior, likelihood = program.decode(z)
-    return log_prior + log_prob(likelihood, x)
-
-
-def _refuse_if_changed(role: str, before: Array, after: Array, unchanged: slice) -> None:
-    difference = jnp.abs(before - after)[unchanged]
-    changed = difference > 1e-3 * (1 + jnp.abs(before[unchanged]))
-    if bool(changed.any()):
-        at = int(jnp.argmax(changed))
+def _check_change(role: str, before: Array, after: Array) -> None:
+    difference = np.abs(np.asarray(before) - np.asarray(after))
+    changed = difference > 1e-3 * (1 + np.abs(np.asarray(before)))
+    if changed.any():
+        row = int(changed.argmax())
         raise ValueError(
             f"The rows of the {role} are not independent: changing other rows changed the log "
-            f"density of row {at + unchanged.start} by {float(difference[at]):.3g}. Remove what "
-            "couples rows, for example batch normalisation in training mode or a mean over the "
-            "batch."
+            f"density of row {row} by {float(difference[row]):.3g}. Remove what couples rows, for "
+            "example batch normalisation in training mode or a mean over the batch."
         )

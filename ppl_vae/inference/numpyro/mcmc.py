@@ -137,7 +137,7 @@ class ProgramKernel(MCMCKernel):
             info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), info)
             return KernelState(chain, info, key_next, self.site)
 
-        return _over_chains(init_chain, rng_key)(rng_key, init_params)
+        return jax.jit(_over_chains(init_chain, rng_key))(rng_key, init_params)
 
     def sample(
         self, state: KernelState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None

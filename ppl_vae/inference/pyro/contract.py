@@ -25,8 +25,8 @@ def check_program(program: Program) -> None:
 
     Raises:
         ValueError: unknown data site; sites of model and guide that do not match; a site without
-            one value a row; rows that influence each other; parameters without values; data of
-            another shape than the model's, or outside the support of its likelihood.
+            one value a row; rows that influence each other; scaled densities; parameters without
+            values; data of another shape than the model's, or outside its likelihood's support.
         NotImplementedError: no rule for partially observed rows of this likelihood.
     """
     model_sites = _run(program, "model")
@@ -91,9 +91,26 @@ class _Refuse(Messenger):
                 f"{size} rows, which scales the densities. Make it a plate over all rows of x, "
                 f"`pyro.plate({msg['name']!r}, x.shape[0])`; rows left out need no sampling."
             )
-        if msg["name"] == self.program.site and msg["mask"] is not None:
+        if not site_is_subsample(msg) and (torch.as_tensor(msg["scale"]) != 1).any():
+            raise _Refused(
+                f"The log density of site {msg['name']!r} of the {self.role} is scaled by "
+                f"{msg['scale']}, so that the draws would follow another posterior than the "
+                "model's. Scale it in training only: leave out `poutine.scale` when sampling."
+            )
+        if msg["mask"] is not None:
             shown = torch.as_tensor(msg["mask"])
-            _refuse_if_hidden(self.program, shown.expand(msg["fn"].batch_shape))
+            if msg["name"] == self.program.site:
+                _refuse_if_hidden(self.program, shown.expand(msg["fn"].batch_shape))
+            elif not shown.all():
+                self._refuse_masked(msg["name"])
+        if msg["name"] != self.program.site and _is_masked(msg["fn"]):
+            self._refuse_masked(msg["name"])
+
+    def _refuse_masked(self, name: str) -> None:
+        raise _Refused(
+            f"The log density of site {name!r} of the {self.role} is masked, so that it is no "
+            "density of the latents. Leave out the mask around it."
+        )
 
 
 def _check_data_site(program: Program, sites: dict[str, Any]) -> None:
@@ -155,10 +172,9 @@ def _check_support(program: Program, likelihood: Distribution) -> None:
     if len(outside):
         row, *feature = outside[0].tolist()
         raise ValueError(
-            f"x has {len(outside)} observed values outside the support of site "
-            f"{program.site!r} ({_entry_support(likelihood.support)}); the first is "
-            f"{x[tuple(outside[0])].item()} at row {row}, feature "
-            f"{feature[0] if len(feature) == 1 else tuple(feature)}. "
+            f"x has {len(outside)} observed values outside the support of the likelihood at site "
+            f"{program.site!r}; the first is {x[tuple(outside[0])].item()} at "
+            f"row {row}, feature {feature[0] if len(feature) == 1 else tuple(feature)}. "
             "Transform the data (binarise, rescale), or use a likelihood that fits it."
         )
 
@@ -170,6 +186,14 @@ def _check_hidden_entries(program: Program, d: Any) -> None:
             shown = torch.as_tensor(True if d._mask is None else d._mask)
             _refuse_if_hidden(program, shown.expand(d.batch_shape))
         d = d.base_dist
+
+
+def _is_masked(d: Any) -> bool:
+    while isinstance(d, Independent | MaskedDistribution):
+        if isinstance(d, MaskedDistribution):
+            return d._mask is None or not torch.as_tensor(d._mask).all()
+        d = d.base_dist
+    return False
 
 
 def _refuse_if_hidden(program: Program, shown: Tensor) -> None:
