@@ -10,7 +10,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-__all__ = ["acceptance_rates", "frozen_chains", "mean_known", "missing_draws", "order_by_row"]
+__all__ = [
+    "acceptance_rates",
+    "frozen_chains",
+    "largest_khat",
+    "mean_known",
+    "missing_draws",
+    "order_by_row",
+]
 
 
 def missing_draws(idata: Any, site: str | None = None) -> xr.DataArray:
@@ -44,6 +51,16 @@ def acceptance_rates(idata: Any, row: NDArray, shape: tuple[int, int]) -> NDArra
     if "row" not in rates.coords:
         rates = rates.assign_coords(row=np.arange(rates.sizes["row"]))
     return rates.reindex(row=row).transpose("chain", "draw", "row").values
+
+
+def largest_khat(idata: Any, row: NDArray) -> NDArray:
+    """Return the largest k-hat of the given rows over chains, (R,), NaN where there is none."""
+    khat = _group(idata, "sample_stats").get("khat")
+    if khat is None or set(khat.dims) != {"chain", "row"}:
+        return np.full(len(row), np.nan)
+    if "row" not in khat.coords:
+        khat = khat.assign_coords(row=np.arange(khat.sizes["row"]))
+    return khat.reindex(row=row).max("chain").values
 
 
 def mean_known(rates: NDArray) -> NDArray:

@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae._autocorrelation import effective_sample_size
 from ppl_vae._binary import binary_diagnostics
 from ppl_vae._ranks import normal_scores, split_chains
-from ppl_vae._rows import acceptance_rates, frozen_chains, mean_known, missing_draws, order_by_row
+from ppl_vae._rows import (
+    acceptance_rates,
+    frozen_chains,
+    largest_khat,
+    mean_known,
+    missing_draws,
+    order_by_row,
+)
 
 __all__ = ["Convergence", "convergence", "ess_bulk", "ess_tail", "mcse_mean", "rhat", "summary"]
 
@@ -204,15 +211,17 @@ def summary(idata: Any, *, site: str | None = None) -> xr.Dataset:
     Args:
         idata: `arviz.InferenceData`, `xarray.DataTree` or mapping with a group `posterior` that
             holds `<site>_missing` (chain, draw, missing) with a coordinate `row` along `missing`,
-            and perhaps a group `sample_stats` with `acceptance_rate` (chain, draw, row).
+            and perhaps a group `sample_stats` with `acceptance_rate` (chain, draw, row) and
+            `khat` (chain, row).
         site: name of the data site; may be left out where only one has missing entries.
 
     Returns:
         Dataset over `row`, the rows with something missing in ascending order: `num_missing`;
         `rhat_worst` (largest), `rhat_median`; `ess_bulk_worst` (smallest), `ess_bulk_median`,
         `ess_tail_worst`, `ess_tail_median` (draws); `acceptance_rate` (mean over chains and draws,
-        NaN if unknown); `stuck` (bool). Entries that are the same in all draws of all chains have
-        no R-hat and do not count towards the row's, which is NaN if it has only such entries.
+        NaN if unknown); `khat_worst` (largest over chains, NaN without weights); `stuck` (bool).
+        Entries that are the same in all draws of all chains have no R-hat and do not count towards
+        the row's, which is NaN if it has only such entries.
 
         A row is `stuck` when one of its chains never moved in the window of at least two draws.
         Where the row has acceptance rates in that chain: they are all 0. Where it has none: none
@@ -243,5 +252,6 @@ def summary(idata: Any, *, site: str | None = None) -> xr.Dataset:
         columns[f"{name}_worst"] = largest if name == "rhat" else smallest
         columns[f"{name}_median"] = median
     columns["acceptance_rate"] = mean_known(acceptance)
+    columns["khat_worst"] = largest_khat(idata, row)
     columns["stuck"] = stuck.any(axis=0)
     return xr.Dataset({k: ("row", v) for k, v in columns.items()}, coords={"row": row})

@@ -32,7 +32,7 @@ class Run:
     mask: NDArray  # (B, *event), True = observed
     completed: NDArray  # (C, S, B, *event) or, from populations, (C, S, K, B, *event)
     latents: Mapping[str, NDArray]  # (C, S, [K,] B, ...)
-    stats: Mapping[str, NDArray]  # (C, S, B), (C, S, K, B) or (C, S, P, B)
+    stats: Mapping[str, NDArray]  # (C, B), (C, S, B), (C, S, K, B) or (C, S, P, B)
     constants: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the model
     attrs: Mapping[str, Any] = field(default_factory=dict)  # kernel, settings, seed, wall time
 
@@ -171,6 +171,8 @@ def _flat(value: NDArray, has_particles: bool) -> NDArray:
 
 
 def _statistic(run: Run, name: str, value: NDArray, has_particles: bool) -> Any:
+    if value.ndim == 2:
+        return ("chain", "row"), value
     if not has_particles:
         return ("chain", "draw", "row"), value
     if value.ndim == 3:

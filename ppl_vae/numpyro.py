@@ -12,6 +12,14 @@ except ImportError as error:
 from numpyro.infer import MCMC
 
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.numpyro.diagnostics import (
+    Convergence,
+    convergence,
+    ess_bulk,
+    ess_tail,
+    mcse_mean,
+    rhat,
+)
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.mwg import MWGKernel
@@ -28,14 +36,20 @@ __all__ = [
     "MCMC",
     "VAE",
     "ACMWGKernel",
+    "Convergence",
     "Fitted",
     "LAIRKernel",
     "MWGKernel",
     "PseudoGibbsKernel",
     "completed",
+    "convergence",
+    "ess_bulk",
+    "ess_tail",
     "fit",
     "load",
+    "mcse_mean",
     "pool",
     "register_rule",
+    "rhat",
     "to_inference_data",
 ]

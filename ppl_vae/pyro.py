@@ -9,6 +9,14 @@ except ImportError as error:
     ) from error
 
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.pyro.diagnostics import (
+    Convergence,
+    convergence,
+    ess_bulk,
+    ess_tail,
+    mcse_mean,
+    rhat,
+)
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.mwg import MWGKernel
@@ -26,14 +34,20 @@ __all__ = [
     "MCMC",
     "VAE",
     "ACMWGKernel",
+    "Convergence",
     "Fitted",
     "LAIRKernel",
     "MWGKernel",
     "PseudoGibbsKernel",
     "completed",
+    "convergence",
+    "ess_bulk",
+    "ess_tail",
     "fit",
     "load",
+    "mcse_mean",
     "pool",
     "register_rule",
+    "rhat",
     "to_inference_data",
 ]

@@ -75,6 +75,9 @@ def verdict(kernel, summary):
     if disagree:
         return f"not for {disagree} rows, in which the chains disagree (R-hat above 1.05)"
     if kernel == "LAIRKernel":
+        heavy = int((summary["khat_worst"] > 0.7).sum())
+        if heavy:
+            return f"not for {heavy} rows, whose weights few proposals carry (k-hat above 0.7)"
         return "up to a bias of order 1/(K + R): the chains agree; `pool` takes the bias away"
     return "yes: exact in the limit, and the chains agree in every row (R-hat at most 1.05)"
 

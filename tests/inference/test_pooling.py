@@ -9,6 +9,9 @@ import pytest
 from oracles import LinearGaussian
 from scipy.special import logsumexp
 
+from ppl_vae.diagnostics import summary
+from ppl_vae.importance import pareto_khat
+
 TRUTH = LinearGaussian.example()
 MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]], bool)
 X = TRUTH.draw(np.random.default_rng(0), 3).astype("float32")
@@ -66,6 +69,28 @@ def test_mean_weight_estimates_the_evidence(backend, mcmc):
         ratio = np.exp(per_chain[:, row] - truth)
         error = ratio.std(ddof=1) / np.sqrt(NUM_CHAINS)
         assert abs(ratio.mean() - 1) < 5 * error + 1e-5
+
+
+def test_khat_of_all_weights_is_reported_per_chain_and_row(backend, mcmc):
+    expected = backend.info(mcmc)["log_weight"].reshape(NUM_CHAINS, -1, 3)
+    for idata in (backend.api.to_inference_data(mcmc), pooled(backend, mcmc, 10)):
+        khat = idata["sample_stats"]["khat"]
+        assert khat.dims == ("chain", "row")
+        np.testing.assert_allclose(khat, pareto_khat(expected, axis=1))
+        assert (khat < 0.7).all()  # the prior's part bounds the weights
+
+
+def test_khat_tells_weights_without_bound(backend):
+    """A guide of a fifth of the posterior's scale, and no prior part: w = p / q has no variance."""
+    model, guide = backend.programs.linear_gaussian(TRUTH, guide_stretch=0.2)
+    x = backend.array(np.where(MASK, X, np.nan).astype("float32"))
+    khat = []
+    for num_prior in (0, 2):
+        kernel = backend.api.LAIRKernel(model, guide, num_particles=2, num_prior=num_prior)
+        mcmc = backend.run(kernel, x, num_warmup=20, num_samples=2_000, num_chains=2)
+        khat.append(summary(backend.api.to_inference_data(mcmc))["khat_worst"].values)
+    assert (khat[0] > 0.7).all()
+    assert (khat[1] < 0.7).all()
 
 
 def test_bad_arguments(backend, mcmc):

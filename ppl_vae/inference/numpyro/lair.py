@@ -6,18 +6,21 @@ approximate ancestral sampling, TMLR, section 4.2.  https://arxiv.org/abs/2308.0
 Shapes: K particles, R prior proposals, P = K + R, B rows.
 """
 
+from dataclasses import replace
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.special import logsumexp
 
+from ppl_vae.importance import pareto_khat
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
 from ppl_vae.inference.numpyro.rows import take_rows
+from ppl_vae.inference_data import Run
 
 __all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "log_mixture", "step"]
 
@@ -146,3 +149,12 @@ class LAIRKernel(ProgramKernel):
     def step(self, key: Array, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Advance one population by one iteration."""
         return step(key, program, state, num_prior=self.num_prior)
+
+    def collect(self, mcmc: Any) -> Run:
+        """Return the draws, and k-hat of the weights of all iterations per chain and row."""
+        run = super().collect(mcmc)
+        if "log_weight" not in run.stats:
+            return run
+        log_weight = run.stats["log_weight"]  # (C, T, P, B)
+        pooled = log_weight.reshape(len(log_weight), -1, log_weight.shape[-1])
+        return replace(run, stats={**run.stats, "khat": pareto_khat(pooled, axis=1)})

@@ -7,6 +7,7 @@ p(x_m, z | x_o) as the number of pooled proposals grows, at any number of partic
 Shapes: C chains, T iterations, P = K + R proposals, S draws, B rows.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax import Array, random
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.program import Program
 from ppl_vae.inference.numpyro.resampling import multinomial
-from ppl_vae.inference_data import Run, make_inference_data
+from ppl_vae.inference_data import make_inference_data
 
 __all__ = ["pool"]
 
@@ -32,7 +33,8 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
         coords: labels as in `to_inference_data`.
 
     Returns:
-        The same container as `to_inference_data`; `sample_stats` has `lp`.
+        The same container as `to_inference_data`; `sample_stats` has `lp`, and `khat` of the pooled
+        weights (chain, row).
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
@@ -75,8 +77,13 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
     draws = jax.lax.map(lambda chain: of_chain(*chain), (keys, info.proposals, info.log_weight))
     x, z, lp = jax.tree.map(np.asarray, draws)
     run = kernel.collect(mcmc)
-    attrs = {**run.attrs, "pooled_from": int(np.prod(info.log_weight.shape[1:3]))}
-    pooled = Run(run.site, run.x, run.mask, x, z, {"lp": lp}, run.constants, attrs)
+    pooled = replace(
+        run,
+        completed=x,
+        latents=z,
+        stats={"lp": lp, "khat": run.stats["khat"]},
+        attrs={**run.attrs, "pooled_from": int(np.prod(info.log_weight.shape[1:3]))},
+    )
     return make_inference_data(pooled, coords=coords)
 
 

@@ -7,6 +7,7 @@ p(x_m, z | x_o) as the number of pooled proposals grows, at any number of partic
 Shapes: C chains, T iterations, P = K + R proposals, S draws, B rows.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
 from ppl_vae.inference.pyro.rows import take_rows
-from ppl_vae.inference_data import Run, make_inference_data
+from ppl_vae.inference_data import make_inference_data
 
 __all__ = ["pool"]
 
@@ -32,7 +33,8 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         coords: labels as in `to_inference_data`.
 
     Returns:
-        The same container as `to_inference_data`; `sample_stats` has `lp`.
+        The same container as `to_inference_data`; `sample_stats` has `lp`, and `khat` of the pooled
+        weights (chain, row).
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
@@ -67,10 +69,13 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
     x, lp = _impute_each(program, z)
 
     run = kernel.collect(mcmc)
-    attrs = {**run.attrs, "pooled_from": info.log_weight[0, :, :, 0].numel()}
-    latents = {name: as_numpy(value) for name, value in z.items()}
-    stats = {"lp": as_numpy(lp)}
-    pooled = Run(run.site, run.x, run.mask, as_numpy(x), latents, stats, run.constants, attrs)
+    pooled = replace(
+        run,
+        completed=as_numpy(x),
+        latents={name: as_numpy(value) for name, value in z.items()},
+        stats={"lp": as_numpy(lp), "khat": run.stats["khat"]},
+        attrs={**run.attrs, "pooled_from": info.log_weight[0, :, :, 0].numel()},
+    )
     return make_inference_data(pooled, coords=coords)
 
 
