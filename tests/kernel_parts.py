@@ -83,7 +83,7 @@ def ac_mwg_state(backend, program, x, z, past, *, history_size=1):
     ac_mwg, history = module(backend, "ac_mwg"), module(backend, "history")
     current = module(backend, "mwg").decode(program, chains(backend, z))
     past = chains(backend, real(backend, past))
-    start = history.start_history(past, program.mask, history_size)
+    start = history.start_history(past, history_size, binary=False)
     return ac_mwg.ACMWGState(chains(backend, real(backend, x)), current, start)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.history import History, offer, pick, start_history
+from ppl_vae.inference.numpyro.likelihood import is_binary
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.mwg import Decoded, decode
@@ -163,7 +164,7 @@ class ACMWGKernel(ProgramKernel):
         del z
         key_z, key_x = random.split(key)
         current = decode(program, program.propose(key_z, x))
-        history = start_history(x, program.mask, self.history_size)
+        history = start_history(x, self.history_size, binary=is_binary(current.likelihood))
         return ACMWGState(program.impute(key_x, current.likelihood), current, history)
 
     def step(self, key: Array, program: Program, state: ACMWGState) -> tuple[ACMWGState, ACMWGInfo]:

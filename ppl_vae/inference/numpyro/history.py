@@ -25,18 +25,18 @@ class History(NamedTuple):
     stay: Array  # iterations spent at the current latents, (B,)
 
 
-def start_history(x: Array, mask: Array, size: int) -> History:
-    """Start with one imputation, the same in every entry."""
-    del mask
+def start_history(x: Array, size: int, *, binary: bool) -> History:
+    """Start with one imputation, the same in every entry; one byte a value if all are 0 or 1."""
     one = jnp.ones(x.shape[0])
-    return History(jnp.stack([x] * size), one, one)
+    return History(jnp.stack([x.astype(bool) if binary else x] * size), one, one)
 
 
 def pick(key: Array, history: History, x_obs: Array, mask: Array) -> Array:
     """Return for each row a uniformly chosen entry as completed row, (B, *event)."""
     size, num_rows = history.x.shape[:2]
     index = random.randint(key, (num_rows,), 0, size)
-    return jnp.where(mask, x_obs, history.x[index, jnp.arange(num_rows)])
+    past = history.x[index, jnp.arange(num_rows)]
+    return jnp.where(mask, x_obs, past.astype(x_obs.dtype))
 
 
 def offer(key: Array, history: History, x: Array, left: Array) -> History:
@@ -47,11 +47,11 @@ def offer(key: Array, history: History, x: Array, left: Array) -> History:
     total = history.total + history.stay
     enters = left & (random.uniform(key_enter, (num_rows,)) * total < size * history.stay)
 
-    rows = jnp.arange(num_rows)
-    old = history.x[slot, rows]
-    new = jnp.where(enters.reshape((-1,) + (1,) * (x.ndim - 1)), x, old)
+    slot = jnp.where(enters, slot, size)  # beyond the last entry: dropped
     return History(
-        history.x.at[slot, rows].set(new),
+        history.x.at[slot, jnp.arange(num_rows)].set(
+            x.astype(history.x.dtype), mode="drop", unique_indices=True
+        ),
         jnp.where(left, total, history.total),
         jnp.where(left, 1.0, history.stay + 1),
     )

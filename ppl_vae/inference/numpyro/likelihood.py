@@ -12,19 +12,23 @@ and for mixtures of either; `register_rule` adds more.
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, random
+from jax.extend.random import threefry_2x32
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import logsumexp
+from numpyro.distributions import constraints
 
 __all__ = [
     "Rule",
     "complete",
     "find_rule",
+    "is_binary",
     "log_prob",
     "observed_log_prob",
     "register_rule",
@@ -116,6 +120,14 @@ def complete(key: Array, d: dist.Distribution, x: Array, mask: Array) -> Array:
     return jnp.where(mask, x, drawn.astype(x.dtype))
 
 
+def is_binary(d: dist.Distribution) -> bool:
+    """Whether all entries of a row are 0 or 1."""
+    support = d.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.boolean
+
+
 def _without_expand(d: dist.Distribution) -> dist.Distribution:
     while isinstance(d, dist.ExpandedDistribution):
         d = d.base_dist
@@ -137,7 +149,23 @@ def _entrywise_log_prob(d: dist.Distribution, x: Array, mask: Array) -> Array:
 
 
 def _entrywise_sample(key: Array, d: dist.Distribution, x: Array, mask: Array) -> Array:
-    return _entrywise(d).expand(x.shape).sample(key)
+    del mask
+    entry = _entrywise(d)
+    if isinstance(entry, dist.BernoulliLogits | dist.BernoulliProbs):
+        return _uniform(key, x.shape) < entry.probs
+    return entry.expand(x.shape).sample(key)
+
+
+def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw from U[0, 1) in steps of 2^-24, twice as fast as `random.uniform`.
+
+    A block of the threefry generator has two words, of which JAX uses one.
+    """
+    if "threefry" not in str(random.key_impl(key)):
+        return random.uniform(key, shape)
+    counts = jax.lax.iota(jnp.uint32, prod(shape))
+    bits = threefry_2x32(random.key_data(key), counts).reshape(shape)
+    return (bits >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24
 
 
 def _entry_log_prob(entry: dist.Distribution, x: Array) -> Array:

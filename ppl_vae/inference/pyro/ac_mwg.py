@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.history import History, offer, pick, start_history
+from ppl_vae.inference.pyro.likelihood import is_binary
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.mwg import Decoded, decode
@@ -159,7 +160,7 @@ class ACMWGKernel(ProgramKernel):
         """
         del z
         current = decode(program, program.propose(x))
-        history = start_history(x, program.mask, self.history_size)
+        history = start_history(x, self.history_size, binary=is_binary(current.likelihood))
         return ACMWGState(program.impute(current.likelihood), current, history)
 
     def step(self, program: Program, state: ACMWGState) -> tuple[ACMWGState, ACMWGInfo]:

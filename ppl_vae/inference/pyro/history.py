@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.inference.pyro.masking import where
+
 __all__ = ["History", "offer", "pick", "start_history"]
 
 
@@ -25,18 +27,18 @@ class History(NamedTuple):
     stay: Tensor  # iterations spent at the current latents, (C, B)
 
 
-def start_history(x: Tensor, mask: Tensor, size: int) -> History:
-    """Start with one imputation, the same in every entry."""
-    del mask
+def start_history(x: Tensor, size: int, *, binary: bool) -> History:
+    """Start with one imputation, the same in every entry; one byte a value if all are 0 or 1."""
     one = torch.ones(x.shape[:2], device=x.device)
-    return History(torch.stack([x] * size, 1), one, one)
+    return History(torch.stack([x.bool() if binary else x] * size, 1), one, one)
 
 
 def pick(history: History, x_obs: Tensor, mask: Tensor) -> Tensor:
     """Return for each row a uniformly chosen entry as completed row, (C, B, *event)."""
     size = history.x.shape[1]
     index = torch.randint(size, history.total.shape, device=x_obs.device)
-    return torch.where(mask, x_obs, history.x[_chains_and(index)])
+    past = history.x[_chains_and(index)]
+    return where(mask, x_obs, past.to(x_obs.dtype))
 
 
 def offer(history: History, x: Tensor, left: Tensor) -> History:
@@ -49,8 +51,8 @@ def offer(history: History, x: Tensor, left: Tensor) -> History:
     total = history.total + history.stay
     enters = left & (torch.rand_like(total) * total < size * history.stay)
 
-    at = _chains_and(slot)
-    history.x[at] = torch.where(enters.reshape(*left.shape, *[1] * (x.ndim - 2)), x, history.x[at])
+    chain, slot, row = (index[enters] for index in _chains_and(slot))
+    history.x[chain, slot, row] = x[chain, row].to(history.x.dtype)
     return History(
         history.x,
         torch.where(left, total, history.total),

@@ -23,10 +23,21 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     MultivariateNormal,
+    constraints,
 )
 from torch.nn.functional import softplus
 
-__all__ = ["Rule", "complete", "find_rule", "log_prob", "observed_log_prob", "register_rule"]
+from ppl_vae.inference.pyro.masking import keep, where
+
+__all__ = [
+    "Rule",
+    "complete",
+    "find_rule",
+    "is_binary",
+    "log_prob",
+    "observed_log_prob",
+    "register_rule",
+]
 
 
 class Rule(NamedTuple):
@@ -107,7 +118,15 @@ def log_prob(d: Distribution, x: Tensor) -> Tensor:
 def complete(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
     """Return `x` with its missing entries drawn from p(x_m | x_o); the rest is bit-identical."""
     drawn = find_rule(d).sample(d, x, mask)
-    return torch.where(mask, x, drawn.to(x.dtype))
+    return where(mask, x, drawn.to(x.dtype))
+
+
+def is_binary(d: Distribution) -> bool:
+    """Whether all entries of a row are 0 or 1."""
+    support: Any = d.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.boolean
 
 
 # --- entries independent given the latents --------------------------------------------------
@@ -121,7 +140,7 @@ def _entrywise(d: Distribution) -> Distribution:
 
 
 def _entrywise_log_prob(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
-    return _sum_event(d, _entry_log_prob(_entrywise(d), x).masked_fill(~mask, 0.0))
+    return _sum_event(d, keep(mask, _entry_log_prob(_entrywise(d), x)))
 
 
 def _entrywise_sample(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:

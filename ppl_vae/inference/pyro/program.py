@@ -8,6 +8,7 @@ run once for each completed `x`, and its encoder with it.
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -59,6 +60,7 @@ class Program:
     site: str = "x"
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    _latents: frozenset[str] = field(default=frozenset(), repr=False)
     _last_guide: tuple[Tensor, dict] | None = field(default=None, repr=False)
     _row_ndim: dict[str, int] = field(default_factory=dict, repr=False)
     _copies: dict[Any, Tensor] = field(default_factory=dict, repr=False)
@@ -113,9 +115,11 @@ class Program:
     # --- the model --------------------------------------------------------------------------
 
     def propose_from_prior(self, lead: tuple[int, ...]) -> Latents:
-        """Draw z ~ p(z), with `lead` axes before the rows."""
-        sites = self.trace_model(lead=lead)
-        return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
+        """Draw z ~ p(z), with `lead` axes before the rows; what then follows is left out."""
+        sites = self.trace_model(lead=lead, until=self._latents)
+        z = {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
+        self._latents = frozenset(z)
+        return z
 
     def decode(self, z: Latents) -> tuple[Tensor, Distribution]:
         """Return log p(z), shape (..., B), and p(x | z), the distribution at the data site."""
@@ -145,20 +149,33 @@ class Program:
         return self._trace(self.guide, fold_rows(x, axes), z, axes)
 
     def trace_model(
-        self, *, z: Latents | None = None, lead: tuple[int, ...] = ()
+        self,
+        *,
+        z: Latents | None = None,
+        lead: tuple[int, ...] = (),
+        until: frozenset[str] = frozenset(),
     ) -> dict[str, dict[str, Any]]:
-        """Run the model, at `z` or, with `lead` axes before the rows, with draws of its own."""
+        """Run the model, at `z` or, with `lead` axes before the rows, with draws of its own.
+
+        It is stopped as soon as the sites named in `until` have been drawn.
+        """
         all_axes = torch.Size((*lead, len(self.x_obs))) if z is None else self._axes(z)
-        return self._trace(self.model, self._repeated("x_obs", all_axes), z, all_axes)
+        return self._trace(self.model, self._repeated("x_obs", all_axes), z, all_axes, until)
 
     def _trace(
-        self, fn: Callable[..., Any], x: Tensor, z: Latents | None, axes: torch.Size
+        self,
+        fn: Callable[..., Any],
+        x: Tensor,
+        z: Latents | None,
+        axes: torch.Size,
+        until: frozenset[str] = frozenset(),
     ) -> dict[str, dict[str, Any]]:
         times = axes.numel() // max(axes[-1], 1)
         args, kwargs = repeat_rows((self.args, self.kwargs), axes[-1], times)
         if accepts_mask(fn):
             kwargs = {**kwargs, "mask": self._repeated("mask", axes)}
-        with Recorder(fold_rows(z or {}, axes)) as recorder:
+        recorder = Recorder(fold_rows(z or {}, axes), until)
+        with suppress(Stop), recorder:
             fn(x, *args, **kwargs)
         for name, site in recorder.sites.items():
             self._row_ndim[name] = site["value"].ndim
@@ -181,12 +198,17 @@ class Program:
         return self._copies[name, axes]
 
 
+class Stop(Exception):
+    """Raised within a program when all that is asked of it has been drawn."""
+
+
 class Recorder(Messenger):
     """Runs a program at given values of some sites, and keeps its sample sites by name."""
 
-    def __init__(self, values: Latents) -> None:
+    def __init__(self, values: Latents, until: frozenset[str]) -> None:
         super().__init__()
         self.values = values
+        self.until = until
         self.sites: dict[str, dict[str, Any]] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -197,6 +219,8 @@ class Recorder(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg):
             self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
+            if self.until and self.until <= self.sites.keys():
+                raise Stop
 
 
 @lru_cache(maxsize=256)

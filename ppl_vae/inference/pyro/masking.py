@@ -1,0 +1,41 @@
+"""Selecting by a mask without a branch per entry.
+
+On a CPU `torch.where` and `masked_fill` branch at every entry, which costs ten times the arithmetic
+around it when the mask is irregular.  Selecting the bits instead gives bit-identical results, and
+unlike a product with the mask it is safe where the entries not selected are infinite or NaN.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["keep", "where"]
+
+BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+def where(mask: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return x where `mask` is True and y elsewhere; x and y have one dtype."""
+    if _must_branch(x) or _must_branch(y):
+        return torch.where(mask, x, y)
+    kind = BITS[x.dtype]
+    differing = (x.view(kind) ^ y.view(kind)).bitwise_and_(_as_bits(mask, kind))
+    return differing.bitwise_xor_(y.view(kind)).view(x.dtype)
+
+
+def keep(mask: Tensor, x: Tensor) -> Tensor:
+    """Return x where `mask` is True and zero elsewhere."""
+    if _must_branch(x):
+        return x.masked_fill(~mask, 0)
+    kind = BITS[x.dtype]
+    return (x.view(kind) & _as_bits(mask, kind)).view(x.dtype)
+
+
+def _must_branch(x: Tensor) -> bool:
+    return x.dtype not in BITS or x.requires_grad or x.device.type != "cpu"
+
+
+def _as_bits(mask: Tensor, kind: torch.dtype) -> Tensor:
+    """All bits set where `mask` is True, without its repetitions along leading axes."""
+    while mask.ndim > 1 and mask.stride(0) == 0:
+        mask = mask[0]
+    return mask.to(kind).neg_()
