@@ -4,7 +4,6 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 BIN := .venv/bin
 STAMP := .venv/installed
 CODE := ppl_vae tests examples benchmarks
-BOTH_TWINS := tests --ignore=tests/house
 export PYTHONUNBUFFERED := 1
 # The nets are small: threads of torch would only wait for each other.
 export OMP_NUM_THREADS ?= 1
@@ -16,9 +15,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/quickstart/quickstart_pyro.py
 
 test: style test-shell $(STAMP)
-	$(BIN)/python -m pytest -q -m "not slow" tests/house
-	$(BIN)/python -m pytest -q --doctest-modules ppl_vae
-	$(BIN)/python -m pytest -q -m "not slow" $(BOTH_TWINS)
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" --doctest-modules ppl_vae tests
 
 style: $(STAMP)
 	$(BIN)/ruff check $(CODE)

@@ -139,7 +139,7 @@ class Architecture:
         if missing:
             raise ValueError(
                 f"These weights belong to your own {' and '.join(missing)}, which no file holds; "
-                "build the same VAE again and give it: load_vae(path, vae=vae)."
+                "build the same VAE again and give it: load(path, vae=vae)."
             )
 
     def require_same(self, header: Mapping[str, Any], source: str) -> None:

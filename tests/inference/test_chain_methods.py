@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from oracles import LinearGaussian
 
-pytestmark = pytest.mark.slow  # many compilations: `make test-slow`
-
 TRUTH = LinearGaussian.example()
 MASK = np.random.default_rng(0).random((4, 5)) < 0.5
 X = TRUTH.draw(np.random.default_rng(1), 4).astype(np.float32)

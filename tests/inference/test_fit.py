@@ -207,12 +207,13 @@ def test_a_site_without_gradient_is_refused(backend):
 # --- checkpoints ----------------------------------------------------------------------------
 
 
-def test_interrupted_and_resumed_is_uninterrupted(backend, tmp_path):
-    """Stopped after two epochs of three steps, then gone on to five and a bit."""
+@pytest.mark.parametrize("stopped_after", [6, 7])
+def test_interrupted_and_resumed_is_uninterrupted(backend, tmp_path, stopped_after):
+    """Stopped after two epochs of three steps (and one step), then gone on to five and a bit."""
     options = {"batch_size": 8, "mask": MASK}
     whole = backend.fit(small_vae(backend), X, num_steps=17, **options)
     path = tmp_path / "run.npz"
-    backend.fit(small_vae(backend), X, num_steps=6, checkpoint=path, **options)
+    backend.fit(small_vae(backend), X, num_steps=stopped_after, checkpoint=path, **options)
     resumed = backend.fit(small_vae(backend), X, num_steps=17, checkpoint=path, seed=0, **options)
     np.testing.assert_array_equal(whole.losses, resumed.losses)
     one, other = weights(backend, whole), weights(backend, resumed)

@@ -19,6 +19,7 @@ def _pyro_twin() -> SimpleNamespace:
     import pyro.poutine as poutine
     import torch
 
+    from ppl_vae.models.pyro import files
     from ppl_vae.models.pyro import vae as module
 
     def first(*args: Any, seed: int = 0, **kwargs: Any) -> Any:
@@ -46,8 +47,8 @@ def _pyro_twin() -> SimpleNamespace:
         VAE=module.VAE,
         first=first,
         build=first,
-        save=lambda path, vae: module.save_vae(path, vae),
-        load=module.load_vae,
+        save=lambda path, vae: files.Fitted(vae).save(path),
+        load=lambda path, vae=None: files.load(path, vae=vae).program,
         weights=lambda vae: vae.to_weights(),
         log_densities=log_densities,
         draw=draw,
@@ -65,6 +66,7 @@ def _numpyro_twin() -> SimpleNamespace:
     from numpyro.handlers import seed as seeded
     from numpyro.handlers import substitute, trace
 
+    from ppl_vae.models.numpyro import files
     from ppl_vae.models.numpyro import vae as module
 
     def first(*args: Any, seed: int = 0, **kwargs: Any) -> Any:
@@ -103,6 +105,10 @@ def _numpyro_twin() -> SimpleNamespace:
         program = seeded(substitute(vae.model, data=params), seed)
         return np.asarray(jit(lambda: program(num_rows=num_rows))())
 
+    def load(path: Path, vae: Any = None) -> Any:
+        fitted = files.load(path, vae=vae)
+        return fitted.program, fitted.params
+
     def run(method: str) -> Any:
         return lambda fitted, x: seeded(substitute(getattr(fitted[0], method), data=fitted[1]), 0)(
             jnp.asarray(x)
@@ -113,8 +119,8 @@ def _numpyro_twin() -> SimpleNamespace:
         VAE=module.VAE,
         first=first,
         build=build,
-        save=lambda path, fitted: module.save_vae(path, *fitted),
-        load=module.load_vae,
+        save=lambda path, fitted: files.Fitted(*fitted).save(path),
+        load=load,
         weights=lambda fitted: fitted[0].to_weights(fitted[1]),
         log_densities=log_densities,
         draw=draw,

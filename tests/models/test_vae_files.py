@@ -99,10 +99,10 @@ def test_double_weights_in_single_precision_jax_are_announced(file):
     pytest.importorskip("numpyro")
     from jax import random
 
-    from ppl_vae.models.numpyro.vae import VAE, load_vae
+    from ppl_vae.numpyro import VAE, load
 
     vae = VAE((6,), 2, (5,))
     weights = shaken(vae.to_weights(vae.initial_params(random.key(0))), np.float64)
     write_weights(file, weights, {"architecture": vae.architecture()})
     with pytest.warns(UserWarning, match="float64 and JAX holds them as float32"):
-        load_vae(file)
+        load(file)

@@ -69,7 +69,7 @@ def test_own_nnx_nets_keep_their_weights_when_run_with_others(twin):
 def test_weights_of_own_nets_need_the_same_vae(twin, file):
     fitted = twin.first((6,), 2, **own_nets(twin))
     twin.save(file, fitted)
-    with pytest.raises(ValueError, match=r"own encoder and decoder.*load_vae\(path, vae=vae\)"):
+    with pytest.raises(ValueError, match=r"own encoder and decoder.*load\(path, vae=vae\)"):
         twin.load(file)
     same = twin.VAE((6,), 2, **own_nets(twin))
     back = twin.weights(twin.load(file, vae=same))

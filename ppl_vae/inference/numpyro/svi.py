@@ -91,7 +91,8 @@ def fit(
             left out.
         learning_rate: Adam's step size.
         site: name of the data site.
-        checkpoint: file to go on from if it exists, and to write after every epoch.
+        checkpoint: file to go on from if it exists, and to write after every epoch; with the same
+            data and options the result is that of a run that was not interrupted.
         progress_bar: show steps and loss.
 
     Raises:
@@ -120,30 +121,33 @@ def fit(
     steps_per_epoch = num_rows // batch_size
     first = _take_rows(data, jnp.arange(batch_size), num_rows)
     state = svi.init(key_init, first[0], *first[2], mask=first[1])
-    run_epoch = jax.jit(partial(_epoch, svi, num_rows, batch_size, num_steps))
+    run_epoch = jax.jit(partial(_epoch, svi, num_rows, batch_size))
 
     losses, start = np.zeros(num_steps, np.float32), 0
     if checkpoint is not None and Path(checkpoint).exists():
         state, losses, start = _resume(checkpoint, state, losses)
     with tqdm(total=num_steps, initial=start, disable=not progress_bar) as bar:
-        for step in range(start, num_steps, steps_per_epoch):
-            epoch = step // steps_per_epoch
-            new, block = run_epoch(state, random.fold_in(key_epochs, epoch), step, data)
-            block = np.asarray(block)[: num_steps - step]
-            _refuse_if_not_finite(block, step)
-            state, losses[step : step + len(block)] = new, block
-            bar.update(len(block))
+        for epoch in range(start // steps_per_epoch, -(-num_steps // steps_per_epoch)):
+            first_step = epoch * steps_per_epoch
+            begin, end = max(start, first_step), min(num_steps, first_step + steps_per_epoch)
+            new, block = run_epoch(
+                state, random.fold_in(key_epochs, epoch), first_step, begin, end, data
+            )
+            block = np.asarray(block)[begin - first_step : end - first_step]
+            _refuse_if_not_finite(block, begin)
+            state, losses[begin:end] = new, block
+            bar.update(end - begin)
             bar.set_postfix(loss=f"{block.mean():.3f}")
             if checkpoint is not None:
-                _save(checkpoint, state, losses, step + len(block))
+                _save(checkpoint, state, losses, end)
     return Fitted(program, svi.get_params(state), losses)
 
 
 def _epoch(
-    svi: SVI, num_rows: int, batch_size: int, num_steps: int, state: Any, key: Array, step: Array,
-    data: Any,
+    svi: SVI, num_rows: int, batch_size: int, state: Any, key: Array, first_step: Array,
+    begin: Array, end: Array, data: Any,
 ) -> tuple[Any, Array]:  # fmt: skip
-    """Run through the shuffled rows once; steps beyond `num_steps` change nothing."""
+    """Run through the shuffled rows once; steps outside [begin, end) change nothing."""
     order = random.permutation(key, num_rows)
     batches = order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
 
@@ -155,9 +159,9 @@ def _epoch(
     def body(state: Any, rows_and_step: tuple[Array, Array]) -> tuple[Any, Array]:
         rows, at = rows_and_step
         skip = lambda state, rows: (state, jnp.zeros(()))  # noqa: E731
-        return lax.cond(at < num_steps, update, skip, state, rows)
+        return lax.cond((at >= begin) & (at < end), update, skip, state, rows)
 
-    return lax.scan(body, state, (batches, step + jnp.arange(len(batches))))
+    return lax.scan(body, state, (batches, first_step + jnp.arange(len(batches))))
 
 
 def _take_rows(data: Any, rows: Array, num_rows: int) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions import Independent, MaskedDistribution
 from pyro.poutine.messenger import Messenger
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
+from ppl_vae.inference.pyro.pairwise import log_prob_of_each
 from ppl_vae.inference.pyro.rows import fold_rows, repeat_rows, unfold_rows
 
 __all__ = ["Latents", "Program", "split_data"]
@@ -61,6 +63,7 @@ class Program:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     _latents: frozenset[str] = field(default=frozenset(), repr=False)
+    _vmap_works: bool | None = field(default=None, repr=False)
     _last_guide: tuple[Tensor, dict] | None = field(default=None, repr=False)
     _row_ndim: dict[str, int] = field(default_factory=dict, repr=False)
     _copies: dict[Any, Tensor] = field(default_factory=dict, repr=False)
@@ -90,19 +93,26 @@ class Program:
     def log_proposal_of_each(self, z: Latents, x: Tensor) -> Tensor:
         """Return log q(z_p | x_k) for all p and k, shape (C, P, K, B), of z (C, P, B, ..).
 
-        A guide of one latent site is run once; one of several once for each p.
+        The guide is run once; only where it has several sites and `torch.func.vmap` cannot
+        transform it, once for each p.
         """
         d = self._guide_distribution(x)
         if d is not None:
             (value,) = z.values()
-            return d.log_prob(value.movedim(1, 0).unsqueeze(2)).movedim(0, 1)
-        num_proposals = next(iter(z.values())).shape[1]
+            return log_prob_of_each(d, value)
         num_particles = x.shape[1]
 
-        def of_all_particles(p: int) -> Latents:
-            return {name: v[:, [p] * num_particles] for name, v in z.items()}
+        def of_all_particles(z: Latents) -> Tensor:
+            return self.log_proposal({n: v[:, [0] * num_particles] for n, v in z.items()}, x)
 
-        each = [self.log_proposal(of_all_particles(p), x) for p in range(num_proposals)]
+        z = {name: v.movedim(1, 0).unsqueeze(2) for name, v in z.items()}  # (P, C, 1, B, ..)
+        if self._vmap_works is None:
+            self._vmap_works = _can_vmap(of_all_particles, z)
+        if self._vmap_works:
+            with pyro.validation_enabled(False):
+                return torch.func.vmap(of_all_particles, out_dims=1)(z)
+        num_proposals = len(next(iter(z.values())))
+        each = [of_all_particles({n: v[p] for n, v in z.items()}) for p in range(num_proposals)]
         return torch.stack(each, 1)
 
     def _guide_distribution(self, x: Tensor) -> Distribution | None:
@@ -238,6 +248,16 @@ def without_mask(d: Any) -> Any:
         base = without_mask(d.base_dist)
         return d if base is d.base_dist else base.to_event(d.reinterpreted_batch_ndims)
     return d
+
+
+def _can_vmap(fn: Callable[[Latents], Tensor], z: Latents) -> bool:
+    """Whether PyTorch can map `fn` over the leading axis; nets that branch on values cannot."""
+    try:
+        with pyro.validation_enabled(False):
+            torch.func.vmap(fn)(z)
+    except RuntimeError:
+        return False
+    return True
 
 
 def require_reparameterised(has_rsample: dict[str, bool]) -> None:

@@ -1,7 +1,7 @@
 """Training a program: `fit`, a mini-batch loop with torch's Adam."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ def fit(
             left out.
         learning_rate: Adam's step size.
         site: name of the data site.
-        checkpoint: file to go on from if it exists, and to write after every epoch.
+        checkpoint: file to go on from if it exists, and to write after every epoch; with the same
+            data and options the result is that of a run that was not interrupted.
         progress_bar: show steps and loss.
 
     Raises:
@@ -113,25 +114,26 @@ def fit(
     first = _take_rows(data, torch.arange(batch_size), num_rows)
     optimiser = torch.optim.Adam(_parameters(objective, model, guide, first), lr=learning_rate)
 
+    steps_per_epoch = num_rows // batch_size
+    seed = int(torch.randint(2**62, ()))
     losses, start = np.zeros(num_steps, np.float32), 0
     if checkpoint is not None and Path(checkpoint).exists():
-        start = _resume(checkpoint, optimiser, losses)
-    epochs = _epochs(num_rows, batch_size)
+        start, seed = _resume(checkpoint, optimiser, losses)
     with tqdm(total=num_steps, initial=start, disable=not progress_bar) as bar:
-        step = start
-        while step < num_steps:
-            begin = step
-            for rows in next(epochs)[: num_steps - begin]:
+        for epoch in range(start // steps_per_epoch, -(-num_steps // steps_per_epoch)):
+            first_step = epoch * steps_per_epoch
+            begin, end = max(start, first_step), min(num_steps, first_step + steps_per_epoch)
+            batches = _epoch(seed + epoch, num_rows, batch_size)[begin - first_step :]
+            for step, rows in zip(range(begin, end), batches, strict=False):
                 x_batch, mask_batch, args_batch = _take_rows(data, rows, num_rows)
                 loss = objective.differentiable_loss(
                     model, guide, x_batch, *args_batch, mask=mask_batch
                 )
                 losses[step] = _descend(optimiser, loss / batch_size, step)
-                step += 1
-            bar.update(step - begin)
-            bar.set_postfix(loss=f"{losses[begin:step].mean():.3f}")
+            bar.update(end - begin)
+            bar.set_postfix(loss=f"{losses[begin:end].mean():.3f}")
             if checkpoint is not None:
-                _save(checkpoint, optimiser, losses, step)
+                _save(checkpoint, optimiser, losses, end, seed)
     return Fitted(program, losses)
 
 
@@ -167,11 +169,10 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> float
     return value
 
 
-def _epochs(num_rows: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield shuffled rows, (steps, batch_size), epoch after epoch."""
-    while True:
-        order = torch.randperm(num_rows)
-        yield order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
+def _epoch(seed: int, num_rows: int, batch_size: int) -> Tensor:
+    """Return the rows of an epoch's batches, shuffled, (steps, batch_size)."""
+    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
+    return order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
 
 
 def _take_rows(tree: Any, rows: Tensor, num_rows: int) -> Any:
@@ -212,14 +213,16 @@ def _arrays(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _save(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray, step: int) -> None:
-    rng = torch.get_rng_state().numpy()
-    arrays = {**_arrays(optimiser), "losses": losses[:step], "step": np.asarray(step), "rng": rng}
-    write_checkpoint(path, arrays)
+def _save(
+    path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray, step: int, seed: int
+) -> None:
+    run = {"step": np.asarray(step), "seed": np.asarray(seed), "losses": losses[:step]}
+    write_checkpoint(path, {**_arrays(optimiser), **run, "rng": torch.get_rng_state().numpy()})
 
 
-def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> int:
-    arrays = read_checkpoint(path, {**_arrays(optimiser), "step": np.asarray(0)})
+def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> tuple[int, int]:
+    run = {"step": np.asarray(0), "seed": np.asarray(0)}
+    arrays = read_checkpoint(path, {**_arrays(optimiser), **run})
     for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
         parameter.data.copy_(torch.as_tensor(arrays[f"parameter_{i}"]))
         moments = {n: torch.as_tensor(arrays[f"{n}_{i}"]) for n in ("exp_avg", "exp_avg_sq")}
@@ -230,4 +233,4 @@ def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> 
     torch.set_rng_state(torch.as_tensor(arrays["rng"]))
     step = min(int(arrays["step"]), len(losses))
     losses[:step] = arrays["losses"][:step]
-    return step
+    return step, int(arrays["seed"])

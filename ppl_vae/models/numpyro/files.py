@@ -3,7 +3,9 @@
 import os
 
 from ppl_vae.inference.numpyro.svi import Fitted
-from ppl_vae.models.numpyro.vae import VAE, load_vae
+from ppl_vae.models.architecture import Architecture
+from ppl_vae.models.numpyro.vae import VAE
+from ppl_vae.weights import read_weights
 
 __all__ = ["load"]
 
@@ -17,7 +19,7 @@ def load(path: str | os.PathLike[str], *, vae: VAE | None = None) -> Fitted:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a damaged file, or weights of another architecture.
+        ValueError: a damaged file, weights of another architecture, or own nets without `vae`.
 
     Example:
         >>> import tempfile
@@ -29,5 +31,9 @@ def load(path: str | os.PathLike[str], *, vae: VAE | None = None) -> Fitted:
         >>> load(path).program.latent_dim
         8
     """
-    vae, params = load_vae(path, vae=vae)
-    return Fitted(vae, params)
+    weights, header = read_weights(path)
+    if vae is None:
+        vae = VAE.from_architecture(header["architecture"])
+    else:
+        Architecture.from_dict(vae.architecture()).require_same(header["architecture"], str(path))
+    return Fitted(vae, vae.from_weights(weights))

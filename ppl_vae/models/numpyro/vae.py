@@ -5,7 +5,6 @@ Kingma and Welling (2014), Auto-encoding variational Bayes, https://arxiv.org/ab
 Shapes: B rows, L latent dimensions, event = shape of one row. Other axes may lead the rows.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,9 +20,9 @@ from jax.nn import softplus
 from ppl_vae.models.architecture import Architecture, check_shape
 from ppl_vae.models.numpyro.networks import build_decoder, build_encoder
 from ppl_vae.models.numpyro.registered import RegisteredNet
-from ppl_vae.weights import check_weights, read_weights, write_weights
+from ppl_vae.weights import check_weights
 
-__all__ = ["VAE", "Likelihood", "load_vae", "save_vae"]
+__all__ = ["VAE", "Likelihood"]
 
 
 class VAE:
@@ -173,37 +172,3 @@ class ClassCodes(dist.CategoricalLogits):
 
     def log_prob(self, value: Array) -> Array:
         return super().log_prob(jnp.asarray(value).astype(int))
-
-
-def save_vae(path: str | os.PathLike[str], vae: VAE, params: Mapping[str, Any]) -> None:
-    """Write weights and architecture to a file that both twins open.
-
-    Example:
-        >>> import tempfile
-        >>> path = tempfile.mkdtemp() + "/vae.safetensors"
-        >>> vae = VAE((64,), latent_dim=8)
-        >>> save_vae(path, vae, vae.initial_params(random.key(0)))
-        >>> load_vae(path)[0].latent_dim
-        8
-    """
-    write_weights(path, vae.to_weights(params), {"architecture": vae.architecture()})
-
-
-def load_vae(path: str | os.PathLike[str], *, vae: VAE | None = None) -> tuple[VAE, dict[str, Any]]:
-    """Open a weight file of either twin; return its VAE and the weights as NumPyro parameters.
-
-    Arguments:
-        path: file that `save_vae` or `Fitted.save` wrote.
-        vae: the VAE to use; needed where the file holds weights of own nets.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a damaged or foreign file, weights of another architecture, or own nets
-            without `vae`.
-    """
-    weights, header = read_weights(path)
-    if vae is None:
-        vae = VAE.from_architecture(header["architecture"])
-    else:
-        Architecture.from_dict(vae.architecture()).require_same(header["architecture"], str(path))
-    return vae, vae.from_weights(weights)

@@ -3,7 +3,9 @@
 import os
 
 from ppl_vae.inference.pyro.svi import Fitted
-from ppl_vae.models.pyro.vae import VAE, load_vae
+from ppl_vae.models.architecture import Architecture
+from ppl_vae.models.pyro.vae import VAE
+from ppl_vae.weights import read_weights
 
 __all__ = ["load"]
 
@@ -17,7 +19,7 @@ def load(path: str | os.PathLike[str], *, vae: VAE | None = None) -> Fitted:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a damaged file, or weights of another architecture.
+        ValueError: a damaged file, weights of another architecture, or own nets without `vae`.
 
     Example:
         >>> import tempfile
@@ -28,4 +30,10 @@ def load(path: str | os.PathLike[str], *, vae: VAE | None = None) -> Fitted:
         >>> load(path).program.latent_dim
         8
     """
-    return Fitted(load_vae(path, vae=vae))
+    weights, header = read_weights(path)
+    if vae is None:
+        vae = VAE.from_architecture(header["architecture"])
+    else:
+        Architecture.from_dict(vae.architecture()).require_same(header["architecture"], str(path))
+    vae.load_weights(weights)
+    return Fitted(vae)

@@ -5,7 +5,6 @@ Kingma and Welling (2014), Auto-encoding variational Bayes, https://arxiv.org/ab
 Shapes: B rows, L latent dimensions, event = shape of one row. Other axes may lead the rows.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +18,9 @@ from torch.nn.functional import softplus
 
 from ppl_vae.models.architecture import Architecture, check_shape
 from ppl_vae.models.pyro.networks import build_decoder, build_encoder
-from ppl_vae.weights import check_weights, read_weights, write_weights
+from ppl_vae.weights import check_weights
 
-__all__ = ["VAE", "Likelihood", "load_vae", "save_vae"]
+__all__ = ["VAE", "Likelihood"]
 
 
 class VAE(nn.Module):
@@ -169,40 +168,6 @@ class Likelihood(nn.Module):
             return dist.Normal(raw, scale).to_event(self.num_event)
         family = dist.Bernoulli if self.name == "bernoulli" else dist.Categorical
         return family(logits=raw).to_event(self.num_event)
-
-
-def save_vae(path: str | os.PathLike[str], vae: VAE) -> None:
-    """Write weights and architecture to a file that both twins open.
-
-    Example:
-        >>> import tempfile
-        >>> path = tempfile.mkdtemp() + "/vae.safetensors"
-        >>> save_vae(path, VAE((64,), latent_dim=8))
-        >>> load_vae(path).latent_dim
-        8
-    """
-    write_weights(path, vae.to_weights(), {"architecture": vae.architecture()})
-
-
-def load_vae(path: str | os.PathLike[str], *, vae: VAE | None = None) -> VAE:
-    """Open a weight file of either twin; return its VAE with the weights inside.
-
-    Arguments:
-        path: file that `save_vae` or `Fitted.save` wrote.
-        vae: the VAE to fill; needed where the file holds weights of own nets.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a damaged or foreign file, weights of another architecture, or own nets
-            without `vae`.
-    """
-    weights, header = read_weights(path)
-    if vae is None:
-        vae = VAE.from_architecture(header["architecture"])
-    else:
-        Architecture.from_dict(vae.architecture()).require_same(header["architecture"], str(path))
-    vae.load_weights(weights)
-    return vae
 
 
 def _own_or_built(
