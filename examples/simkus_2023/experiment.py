@@ -1,0 +1,60 @@
+"""What the experiments share: the command line, and results that a second call goes on from.
+
+`results.json` is a list of rows: experiment, condition, method, metric, value, standard_error,
+paper_value (null where none was verified), budget, seconds, device, seed, versions.
+"""
+
+import argparse
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = {"numpyro": ("numpyro", "jax"), "pyro": ("pyro-ppl", "torch")}
+
+
+def arguments(experiment, backend, description):
+    """The command line of an experiment's script."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--preset", choices=["smoke", "small", "paper"], default="small")
+    parser.add_argument("--seed", type=int, default=0)
+    out = Path("out/simkus_2023") / f"{experiment}_{backend}"
+    parser.add_argument("--out", type=Path, default=out, help="folder of all that is written")
+    args = parser.parse_args()
+    args.experiment, args.backend = experiment, backend
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+class Results:
+    """The rows of `results.json`; every method is written as soon as it is finished."""
+
+    def __init__(self, args, device):
+        self.path = args.out / "results.json"
+        names = ("ppl-vae", *PACKAGES[args.backend])
+        self.common = {
+            "experiment": args.experiment,
+            "preset": args.preset,
+            "device": f"{device}, {platform.machine()}, {os.cpu_count()} cores",
+            "seed": args.seed,
+            "versions": {name: version(name) for name in names},
+        }
+        self.rows = json.loads(self.path.read_text()) if self.path.exists() else []
+        for row in self.rows:
+            if (row["seed"], row["preset"]) != (args.seed, args.preset):
+                raise SystemExit(
+                    f"{self.path} holds results of --preset {row['preset']} --seed {row['seed']}: "
+                    "give another --out, or remove that folder."
+                )
+
+    def has(self, method):
+        """Whether an earlier run finished this method."""
+        return any(row["method"] == method for row in self.rows)
+
+    def add(self, rows):
+        """Append rows and write the file, whole or not at all."""
+        self.rows += [{**self.common, **row} for row in rows]
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.rows, indent=1))
+        part.replace(self.path)

@@ -1,0 +1,139 @@
+"""The toy grid: three pitfalls of Metropolis-within-Gibbs, and AC-MWG and LAIR, in NumPyro.
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 3 and figure 2.  https://arxiv.org/abs/2308.09078
+
+Run `python examples/simkus_2023/toy_grid_numpyro.py --preset small`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import toy_grid
+from experiment import arguments
+from flax import nnx
+from jax import random
+from tqdm import trange
+
+from ppl_vae import numpyro as api
+
+
+class ResidualMLP(nnx.Module):
+    """Blocks of two layers with a way round, and dropout in between."""
+
+    def __init__(self, num_in, num_out, preset, rngs):
+        width = preset.width
+        self.first = nnx.Linear(num_in, width, rngs=rngs)
+        self.inner = nnx.List(
+            [nnx.Linear(width, width, rngs=rngs) for _ in range(preset.num_blocks)]
+        )
+        self.outer = nnx.List(
+            [nnx.Linear(width, width, rngs=rngs) for _ in range(preset.num_blocks)]
+        )
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.last = nnx.Linear(width, num_out, rngs=rngs)
+
+    def __call__(self, x):
+        h = nnx.relu(self.first(x))
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            h = nnx.relu(h + outer(self.dropout(nnx.relu(inner(h)))))
+        return self.last(h)
+
+
+class ToyVAE(nnx.Module):
+    """z ~ U(0, 1), x | z normal, q(z | x) a Beta distribution."""
+
+    def __init__(self, preset, rngs):
+        self.encoder = ResidualMLP(2, 2, preset, rngs)
+        self.decoder = ResidualMLP(1, 4, preset, rngs)
+
+    def encode(self, x):
+        a, b = jnp.split(nnx.softplus(self.encoder(x)), 2, -1)
+        return dist.Beta(a, b).to_event(1)
+
+    def decode(self, z):
+        loc, raw = jnp.split(self.decoder(z), 2, -1)
+        return dist.Normal(loc, nnx.softplus(raw) + 1e-8).to_event(1)
+
+    def model(self, x):
+        with numpyro.plate("rows", x.shape[0]):
+            z = numpyro.sample("z", dist.Uniform(0, 1).expand([1]).to_event(1))
+            numpyro.sample("x", self.decode(z), obs=x)
+
+    def guide(self, x):
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("z", self.encode(x))
+
+
+def loss(vae, x, z):
+    """Each component has its part of the latent: -log E p(x | z) - E log q(z | x), z (S, B, 1)."""
+    log_p = vae.decode(z).log_prob(x)
+    log_q = vae.encode(x).log_prob(z)
+    evidence = jax.scipy.special.logsumexp(log_p, 0) - jnp.log(len(z))
+    return -(evidence + log_q.mean(0)).mean()
+
+
+@nnx.jit
+def train_step(vae, optimizer, x, z):
+    value, gradient = nnx.value_and_grad(loss)(vae, x, z)
+    optimizer.update(vae, gradient)
+    return value
+
+
+def train(args, preset):
+    """Return the trained VAE, or the one that an earlier call has trained."""
+    vae = ToyVAE(preset, nnx.Rngs(args.seed))
+    path = args.out / "weights.npz"
+    if not path.exists():
+        schedule = optax.cosine_decay_schedule(preset.learning_rate, preset.num_steps)
+        adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+        optimizer, rng = nnx.Optimizer(vae, adam, wrt=nnx.Param), np.random.default_rng(args.seed)
+        x, component = toy_grid.draw(rng, 27_000)
+        for step in (bar := trange(preset.num_steps, desc="training")):
+            rows = rng.integers(len(x), size=preset.batch_size)
+            u = rng.uniform(size=(preset.num_latents, preset.batch_size))
+            z = ((component[rows] + u) / toy_grid.NUM_COMPONENTS)[..., None].astype(np.float32)
+            value = train_step(vae, optimizer, x[rows], z)
+            if step % 100 == 0:
+                bar.set_postfix(loss=f"{value:.3f}")
+        np.savez(path, *jax.tree.leaves(nnx.state(vae, nnx.Param)))
+    with np.load(path) as file:
+        leaves = [jnp.asarray(file[name]) for name in file.files]
+    state = nnx.state(vae, nnx.Param)
+    nnx.update(vae, jax.tree.unflatten(jax.tree.structure(state), leaves))
+    vae.eval()
+    return vae
+
+
+def main(args):
+    preset = toy_grid.PRESETS[args.preset]
+    vae = train(args, preset)
+
+    def sample(name, method, seed):
+        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+        mcmc = api.MCMC(
+            kernel,
+            num_warmup=0,
+            num_samples=preset.num_proposals // method.proposals,
+            num_chains=preset.num_replicates,
+            chain_method="vectorized",
+        )
+        key_run, key_pool = random.split(random.key(seed))
+        mcmc.run(key_run, toy_grid.X)
+        yield name, api.to_inference_data(mcmc)
+        if method.kernel == "LAIRKernel":
+            num_draws = mcmc.num_samples * method.options["num_particles"]
+            yield f"{name} resampled", api.pool(key_pool, mcmc, num_draws)
+
+    def decode(z):
+        normal = vae.decode(jnp.asarray(z)).base_dist
+        return np.asarray(normal.loc), np.asarray(normal.scale)
+
+    toy_grid.run(args, jax.devices()[0].platform, sample, decode)
+
+
+if __name__ == "__main__":
+    main(arguments("toy_grid", "numpyro", __doc__.splitlines()[0]))

@@ -1,0 +1,140 @@
+"""The toy grid: three pitfalls of Metropolis-within-Gibbs, and AC-MWG and LAIR, in Pyro.
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 3 and figure 2.  https://arxiv.org/abs/2308.09078
+
+Run `python examples/simkus_2023/toy_grid_pyro.py --preset small`.
+"""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+import toy_grid
+from experiment import arguments
+from torch import nn
+from torch.nn.functional import softplus
+from tqdm import trange
+
+from ppl_vae import pyro as api
+
+
+class ResidualMLP(nn.Module):
+    """Blocks of two layers with a way round, and dropout in between."""
+
+    def __init__(self, num_in, num_out, preset):
+        super().__init__()
+        width = preset.width
+        self.first = nn.Linear(num_in, width)
+        self.inner = nn.ModuleList([nn.Linear(width, width) for _ in range(preset.num_blocks)])
+        self.outer = nn.ModuleList([nn.Linear(width, width) for _ in range(preset.num_blocks)])
+        self.dropout = nn.Dropout(0.1)
+        self.last = nn.Linear(width, num_out)
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            h = (h + outer(self.dropout(inner(h).relu()))).relu()
+        return self.last(h)
+
+
+class ToyVAE(nn.Module):
+    """z ~ U(0, 1), x | z normal, q(z | x) a Beta distribution."""
+
+    def __init__(self, preset):
+        super().__init__()
+        self.encoder = ResidualMLP(2, 2, preset)
+        self.decoder = ResidualMLP(1, 4, preset)
+
+    def encode(self, x):
+        a, b = softplus(self.encoder(x)).chunk(2, -1)
+        return dist.Beta(a, b).to_event(1)
+
+    def decode(self, z):
+        loc, raw = self.decoder(z).chunk(2, -1)
+        return dist.Normal(loc, softplus(raw) + 1e-8).to_event(1)
+
+    def model(self, x):
+        with pyro.plate("rows", x.shape[0]):
+            low, high = x.new_zeros(1), x.new_ones(1)
+            z = pyro.sample("z", dist.Uniform(low, high).to_event(1))
+            pyro.sample("x", self.decode(z), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("rows", x.shape[0]):
+            pyro.sample("z", self.encode(x))
+
+
+def loss(vae, x, z):
+    """Each component has its part of the latent: -log E p(x | z) - E log q(z | x), z (S, B, 1)."""
+    log_p = vae.decode(z).log_prob(x)
+    log_q = vae.encode(x).log_prob(z)
+    evidence = log_p.logsumexp(0) - np.log(len(z))
+    return -(evidence + log_q.mean(0)).mean()
+
+
+def train_step(vae, optimizer, x, z):
+    value = loss(vae, x, z)
+    optimizer.zero_grad()
+    value.backward()
+    nn.utils.clip_grad_norm_(vae.parameters(), 10.0)
+    optimizer.step()
+    return value.item()
+
+
+def train(args, preset, device):
+    """Return the trained VAE, or the one that an earlier call has trained."""
+    torch.manual_seed(args.seed)
+    vae = ToyVAE(preset).to(device)
+    path = args.out / "weights.pt"
+    if not path.exists():
+        optimizer = torch.optim.Adam(vae.parameters(), lr=preset.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, preset.num_steps)
+        rng = np.random.default_rng(args.seed)
+        x, component = toy_grid.draw(rng, 27_000)
+        for step in (bar := trange(preset.num_steps, desc="training")):
+            rows = rng.integers(len(x), size=preset.batch_size)
+            u = rng.uniform(size=(preset.num_latents, preset.batch_size))
+            z = ((component[rows] + u) / toy_grid.NUM_COMPONENTS)[..., None].astype(np.float32)
+            batch = (torch.as_tensor(a, device=device) for a in (x[rows], z))
+            value = train_step(vae, optimizer, *batch)
+            schedule.step()
+            if step % 100 == 0:
+                bar.set_postfix(loss=f"{value:.3f}")
+        torch.save(vae.state_dict(), path)
+    vae.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+    return vae.eval()
+
+
+def main(args):
+    preset = toy_grid.PRESETS[args.preset]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vae = train(args, preset, device)
+
+    def sample(name, method, seed):
+        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+        mcmc = api.MCMC(
+            kernel,
+            num_warmup=0,
+            num_samples=preset.num_proposals // method.proposals,
+            num_chains=preset.num_replicates,
+            chain_method="vectorized",
+            disable_validation=True,
+        )
+        pyro.set_rng_seed(seed)
+        mcmc.run(torch.as_tensor(toy_grid.X, device=device))
+        yield name, api.to_inference_data(mcmc)
+        if method.kernel == "LAIRKernel":
+            num_draws = mcmc.num_samples * method.options["num_particles"]
+            yield f"{name} resampled", api.pool(mcmc, num_draws)
+
+    def decode(z):
+        with torch.no_grad():
+            normal = vae.decode(torch.as_tensor(z, device=device)).base_dist
+        return normal.loc.cpu().numpy(), normal.scale.cpu().numpy()
+
+    toy_grid.run(args, device, sample, decode)
+
+
+if __name__ == "__main__":
+    main(arguments("toy_grid", "pyro", __doc__.splitlines()[0]))

@@ -1,0 +1,173 @@
+"""Each score against a closed form or an independent implementation; all seeds are fixed."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+
+from ppl_vae import metrics
+
+X, Y = np.random.default_rng(0).normal(size=(2, 60, 3)) * [[[1.0]], [[1.5]]] + [[[0.0]], [[0.5]]]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+# --- per entry ------------------------------------------------------------------------------
+
+
+def test_errors_of_single_values():
+    estimate, truth = np.array([[1.0, 2.0], [3.0, 8.0]]), np.array([[1.0, 0.0], [0.0, 4.0]])
+    np.testing.assert_allclose(metrics.rmse(estimate, truth), np.sqrt((4 + 9 + 16) / 4))
+    np.testing.assert_allclose(metrics.rmse(estimate, truth, axis=1), np.sqrt([2, 12.5]))
+    np.testing.assert_allclose(metrics.mae(estimate, truth), 9 / 4)
+
+
+def test_f1_is_scikit_learns(rng):
+    f1_score = pytest.importorskip("sklearn.metrics").f1_score
+    estimate, truth = rng.integers(0, 2, (2, 50))
+    np.testing.assert_allclose(metrics.f1(estimate, truth), f1_score(truth, estimate))
+    assert np.isnan(metrics.f1([0, 0], [0, 0]))
+    with pytest.raises(ValueError, match="0 or 1"):
+        metrics.f1([0.5], [1])
+
+
+def test_predictive_density_of_a_normal_mean(rng):
+    """x | z ~ N(z, 1), z ~ N(0, 1): x ~ N(0, 2); within five standard errors."""
+    z = rng.normal(size=100_000)
+    density = stats.norm.pdf(0.7, z, 1)
+    error = density.std() / len(z) ** 0.5 / density.mean()
+    found = metrics.nll(np.log(density))
+    assert abs(found + stats.norm.logpdf(0.7, scale=2**0.5)) < 5 * error
+
+
+def test_crps_against_all_pairs_and_the_normal_closed_form(rng):
+    draws, truth = rng.normal(size=(40, 5)), rng.normal(size=5)
+    pairs = np.abs(draws[:, None] - draws[None]).sum((0, 1)) / (40 * 39)
+    expected = np.abs(draws - truth).mean(0) - pairs / 2
+    np.testing.assert_allclose(metrics.crps(draws, truth), expected)
+
+    many = rng.normal(size=(400, 2_000))
+    found = metrics.crps(many, np.full(2_000, 0.8))
+    closed = 0.8 * (2 * stats.norm.cdf(0.8) - 1) + 2 * stats.norm.pdf(0.8) - np.pi**-0.5
+    assert abs(found.mean() - closed) < 5 * found.std() / 2_000**0.5
+
+
+def test_coverage_of_calibrated_and_narrow_draws(rng):
+    """4,000 entries: the share has a standard deviation of 0.005."""
+    draws, truth = rng.normal(size=(500, 4_000)), rng.normal(size=4_000)
+    assert abs(metrics.coverage(draws, truth, 0.9) - 0.9) < 5 * 0.005
+    narrow = 2 * stats.norm.cdf(stats.norm.ppf(0.95) / 2) - 1
+    assert abs(metrics.coverage(draws / 2, truth, 0.9) - narrow) < 5 * 0.008
+
+
+# --- discrete laws --------------------------------------------------------------------------
+
+
+def test_divergences_are_scipys(rng):
+    p, q = rng.uniform(size=(2, 4, 7))
+    np.testing.assert_allclose(metrics.kl_divergence(p, q), stats.entropy(p, q, axis=-1))
+    np.testing.assert_allclose(
+        metrics.jensen_shannon(p, q, axis=0), jensenshannon(p, q, axis=0) ** 2
+    )
+    assert metrics.kl_divergence([1, 1], [1, 0]) == np.inf
+    assert metrics.jensen_shannon([1, 0], [0, 1]) == pytest.approx(np.log(2))
+
+
+# --- two samples ----------------------------------------------------------------------------
+
+
+def test_energy_score_of_one_feature_is_the_crps(rng):
+    draws, truth = rng.normal(size=(30, 6, 1)), rng.normal(size=(6, 1))
+    np.testing.assert_allclose(
+        metrics.energy_score(draws, truth), metrics.crps(draws[..., 0], truth[:, 0])
+    )
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "energy", "hamming", "cubic"])
+def test_mmd_against_all_pairs(kernel):
+    x, y = (np.round(a) for a in (X, Y))
+
+    def k(a, b):
+        distance = np.sqrt(((a - b) ** 2).sum())
+        return {
+            "gaussian": np.exp(-(distance**2) / (2 * 0.7**2)),
+            "laplacian": np.exp(-distance / 0.7),
+            "energy": -distance,
+            "hamming": np.exp(-(a != b).mean() / 0.7),
+            "cubic": (a @ b / 3 + 1) ** 3,
+        }[kernel]
+
+    within = [
+        np.mean([k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j])
+        for s in (x, y)
+    ]
+    expected = sum(within) - 2 * np.mean([k(a, b) for a in x for b in y])
+    np.testing.assert_allclose(metrics.mmd(x, y, kernel, bandwidth=0.7), expected)
+
+
+def test_mmd_is_unbiased_for_normal_samples(rng):
+    """Gaussian kernel, N(0, 1) against N(1, 1): closed form, within five standard errors."""
+    found = [
+        metrics.mmd(rng.normal(size=(20, 1)), rng.normal(1, size=(20, 1)), "gaussian", 1.0)
+        for _ in range(400)
+    ]
+    closed = 2 / 3**0.5 * (1 - np.exp(-1 / 6))
+    assert abs(np.mean(found) - closed) < 5 * np.std(found) / 20
+
+
+def test_wasserstein_is_scipys_in_one_dimension():
+    found = metrics.wasserstein(X[:, :1], Y[:, :1], p=1)
+    np.testing.assert_allclose(found, stats.wasserstein_distance(X[:, 0], Y[:, 0]))
+    root = np.sqrt(np.mean((np.sort(X[:, 0]) - np.sort(Y[:, 0])) ** 2))
+    np.testing.assert_allclose(metrics.wasserstein(X[:, :1], Y[:, :1]), root)
+
+
+def test_sinkhorn_shrinks_to_exact_transport():
+    exact = metrics.wasserstein(X, Y) ** 2 / 2
+    wide, narrow = (abs(metrics.sinkhorn(X, Y, blur) - exact) for blur in (0.5, 0.1))
+    assert narrow < wide
+    assert narrow < 0.02 * exact
+    assert metrics.sinkhorn(X, X) == pytest.approx(0, abs=1e-6)
+    assert metrics.sinkhorn(X, X + np.array([1.0, 2.0, 0.0]), 0.3) == pytest.approx(2.5, rel=1e-3)
+    assert metrics.sinkhorn(X[:40], Y) == pytest.approx(metrics.sinkhorn(Y, X[:40]), rel=1e-3)
+
+
+def test_frechet_distance_of_a_stretched_sample():
+    stretched = 3 * X + 1.0
+    covariance = np.cov(X.T)
+    expected = ((2 * X.mean(0) + 1) ** 2).sum() + 4 * np.trace(covariance)
+    np.testing.assert_allclose(metrics.frechet_distance(X, stretched), expected)
+    embedded = metrics.frechet_distance(X[:, :, None], Y[:, :, None], embed=lambda a: a[:, :2, 0])
+    np.testing.assert_allclose(embedded, metrics.frechet_distance(X[:, :2], Y[:, :2]))
+
+
+def test_classifier_tells_apart_what_differs(rng):
+    pytest.importorskip("sklearn")
+    same, other = rng.normal(size=(2, 300, 2))
+    assert abs(metrics.c2st(same, other) - 0.5) < 0.1
+    assert metrics.c2st(same, other + 4.0) > 0.95
+    assert metrics.c2st(same, other + 1.0) == metrics.c2st(same, other + 1.0)
+
+
+BAD = {
+    "rmse": (lambda: metrics.rmse([1, 2], [1]), r"shape \(1,\), got \(2,\)"),
+    "crps": (lambda: metrics.crps([[1.0]], [1.0]), r"S >= 2.*got \(1, 1\)"),
+    "level": (lambda: metrics.coverage([[1.0], [2.0]], [1.0], 90), r"\(0, 1\), got 90"),
+    "probabilities": (lambda: metrics.kl_divergence([-1, 2], [1, 1]), "not negative"),
+    "energy": (lambda: metrics.energy_score(X, X), r"\(60, 3\) and \(60, 3\)"),
+    "kernel": (lambda: metrics.mmd(X, Y, "rbf"), "kernel must be one of.*got 'rbf'"),
+    "bandwidth": (lambda: metrics.mmd(X, Y, bandwidth=0.0), "positive, got 0"),
+    "features": (lambda: metrics.mmd(X, Y[:, :2]), r"\(60, 3\) and \(60, 2\)"),
+    "sizes": (lambda: metrics.wasserstein(X, Y[:5]), "got 60 and 5 points"),
+    "blur": (lambda: metrics.sinkhorn(X, Y, -1.0), "positive, got -1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
