@@ -17,6 +17,7 @@ __all__ = [
     "mean_known",
     "missing_draws",
     "order_by_row",
+    "sample_statistic",
 ]
 
 
@@ -43,24 +44,26 @@ def missing_draws(idata: Any, site: str | None = None) -> xr.DataArray:
     return missing.transpose("chain", "draw", "missing")
 
 
+def sample_statistic(idata: Any, name: str, row: NDArray, dims: tuple[str, ...]) -> NDArray | None:
+    """Return a statistic of the given rows with these dimensions, or None where there is none."""
+    values = _group(idata, "sample_stats").get(name)
+    if values is None or set(values.dims) != set(dims):
+        return None
+    if "row" not in values.coords:
+        values = values.assign_coords(row=np.arange(values.sizes["row"]))
+    return values.reindex(row=row).transpose(*dims).values
+
+
 def acceptance_rates(idata: Any, row: NDArray, shape: tuple[int, int]) -> NDArray:
     """Return the acceptance rates of the given rows, (C, N, R), NaN where there are none."""
-    rates = _group(idata, "sample_stats").get("acceptance_rate")
-    if rates is None or set(rates.dims) != {"chain", "draw", "row"}:
-        return np.full((*shape, len(row)), np.nan)
-    if "row" not in rates.coords:
-        rates = rates.assign_coords(row=np.arange(rates.sizes["row"]))
-    return rates.reindex(row=row).transpose("chain", "draw", "row").values
+    rates = sample_statistic(idata, "acceptance_rate", row, ("chain", "draw", "row"))
+    return np.full((*shape, len(row)), np.nan) if rates is None else rates
 
 
 def largest_khat(idata: Any, row: NDArray) -> NDArray:
     """Return the largest k-hat of the given rows over chains, (R,), NaN where there is none."""
-    khat = _group(idata, "sample_stats").get("khat")
-    if khat is None or set(khat.dims) != {"chain", "row"}:
-        return np.full(len(row), np.nan)
-    if "row" not in khat.coords:
-        khat = khat.assign_coords(row=np.arange(khat.sizes["row"]))
-    return khat.reindex(row=row).max("chain").values
+    khat = sample_statistic(idata, "khat", row, ("chain", "row"))
+    return np.full(len(row), np.nan) if khat is None else khat.max(0)
 
 
 def mean_known(rates: NDArray) -> NDArray:

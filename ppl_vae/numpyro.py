@@ -11,6 +11,8 @@ except ImportError as error:
 
 from numpyro.infer import MCMC
 
+from ppl_vae.diagnosis import diagnose
+from ppl_vae.diagnostics import summary
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.numpyro.diagnostics import (
     Convergence,
@@ -43,6 +45,7 @@ __all__ = [
     "PseudoGibbsKernel",
     "completed",
     "convergence",
+    "diagnose",
     "ess_bulk",
     "ess_tail",
     "fit",
@@ -51,5 +54,6 @@ __all__ = [
     "pool",
     "register_rule",
     "rhat",
+    "summary",
     "to_inference_data",
 ]

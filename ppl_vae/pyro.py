@@ -8,6 +8,8 @@ except ImportError as error:
         f"ppl_vae.pyro needs {error.name}, which is not installed: pip install 'ppl-vae[pyro]'"
     ) from error
 
+from ppl_vae.diagnosis import diagnose
+from ppl_vae.diagnostics import summary
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.pyro.diagnostics import (
     Convergence,
@@ -41,6 +43,7 @@ __all__ = [
     "PseudoGibbsKernel",
     "completed",
     "convergence",
+    "diagnose",
     "ess_bulk",
     "ess_tail",
     "fit",
@@ -49,5 +52,6 @@ __all__ = [
     "pool",
     "register_rule",
     "rhat",
+    "summary",
     "to_inference_data",
 ]

@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 from oracles import TwoModes, largest_score, z_scores
 
+from ppl_vae.diagnosis import diagnose
+
 COPIES = 150
 X = np.tile(np.array([[1.0, np.nan]], np.float32), (COPIES, 1))
 TRUTH = TwoModes()
 
 
-def in_upper_mode(backend, name, **options):
-    """Whether each draw lies in the mode x_1 > 0, (replicate, draw)."""
+def run(backend, name, **options):
     kernel = getattr(backend.api, name)(*backend.programs.two_modes(TRUTH), **options)
-    mcmc = backend.run(kernel, backend.array(X), num_warmup=200, num_samples=300, num_chains=2)
+    return backend.run(kernel, backend.array(X), num_warmup=200, num_samples=300, num_chains=2)
+
+
+def in_upper_mode(backend, mcmc):
+    """Whether each draw lies in the mode x_1 > 0, (replicate, draw)."""
     x_1 = backend.draws(mcmc)["x"][..., 1]
     assert np.abs(np.abs(x_1) - 4).max() < 8 * TRUTH.scale, "a draw between the modes"
     if x_1.ndim == 4:  # a population's members are draws of one iteration
@@ -24,8 +29,10 @@ def in_upper_mode(backend, name, **options):
 
 
 def test_mwg_never_leaves_its_mode(backend):
-    upper = in_upper_mode(backend, "MWGKernel").mean(1)
-    assert set(np.unique(upper)) == {0.0, 1.0}
+    mcmc = run(backend, "MWGKernel")
+    assert set(np.unique(in_upper_mode(backend, mcmc).mean(1))) == {0.0, 1.0}
+    findings = {f.pitfall: f for f in diagnose(backend.api.to_inference_data(mcmc))}
+    assert findings["one mode each"].rows.size > COPIES / 4  # about half: chains in two modes
 
 
 @pytest.mark.parametrize(
@@ -38,6 +45,6 @@ def test_mwg_never_leaves_its_mode(backend):
 )
 def test_modes_get_their_masses(backend, name, options):
     """Masses 0.5 within 300 replicates' standard error (false alarm 1e-5), and chains do cross."""
-    upper = in_upper_mode(backend, name, **options).astype(float)
+    upper = in_upper_mode(backend, run(backend, name, **options)).astype(float)
     assert np.abs(z_scores(upper, 0.5, num_batches=1)) < largest_score(1)
     assert np.median(np.minimum(upper.mean(1), 1 - upper.mean(1))) > 0.15

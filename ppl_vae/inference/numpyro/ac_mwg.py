@@ -41,6 +41,7 @@ class ACMWGInfo(NamedTuple):
     accepted: Array  # bool, (B,)
     diverging: Array  # the ratio was NaN and the move refused, bool, (B,)
     from_prior: Array  # the proposal came from the prior, bool, (B,)
+    history_length: Array  # iterations that the history stands for, (B,); 1 is the start alone
 
 
 def log_mixture_proposal(log_q: Array, log_prior: Array, prior_probability: float) -> Array:
@@ -92,6 +93,7 @@ def step(
         accepted=accepted,
         diverging=log_a != log_a,
         from_prior=from_prior,
+        history_length=history.total,
     )
     return ACMWGState(x, current, history), info
 

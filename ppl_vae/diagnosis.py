@@ -1,0 +1,108 @@
+"""What goes wrong in conditional sampling of VAEs, recognised in a run's results."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae._rows import missing_draws, order_by_row, sample_statistic
+from ppl_vae.diagnostics import rhat, summary
+
+__all__ = ["Finding", "diagnose"]
+
+ADVICE = {
+    "stuck chains": (
+        "a chain accepted nothing: start it elsewhere (init_params from a LAIR run), or use "
+        "ACMWGKernel, whose proposals do not depend on where the chain is"
+    ),
+    "one mode each": (
+        "every chain is at rest, and they disagree: each sits in a mode of its own. Use "
+        "ACMWGKernel or LAIRKernel with a share of prior proposals, or raise it"
+    ),
+    "not converged": "the chains still drift: more warm-up and more draws",
+    "heavy weights": (
+        "few proposals carry the weights (k-hat above 0.7): more particles, more prior proposals, "
+        "or a better guide; `pool` does not mend it"
+    ),
+    "history never refreshed": (
+        "AC-MWG still proposes from where it started: raise prior_probability, or start it from a "
+        "LAIR run (init_params)"
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """A pitfall, the labels of the rows that show it, and what to do next."""
+
+    pitfall: str
+    rows: NDArray
+    advice: str
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.rows[:5])) + (", ..." if len(self.rows) > 5 else "")
+        return f"{self.pitfall} in {len(self.rows)} rows ({shown}): {self.advice}."
+
+
+def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) -> list[Finding]:
+    """Name the pitfalls that a run shows, row by row; an empty list if none is seen.
+
+    * "stuck chains": a chain of the row never moved.
+    * "one mode each": R-hat is above `threshold` although every chain alone is stationary (split
+      R-hat of single chains at most `threshold`, worst entry of the row).
+    * "not converged": R-hat is above `threshold`, and some chain is not stationary.
+    * "heavy weights": k-hat of the importance weights is above 0.7 in some chain.
+    * "history never refreshed": nothing entered AC-MWG's history since the chain's start.
+
+    Args:
+        idata: results of `to_inference_data` or `pool`.
+        site: name of the data site; may be left out where only one has missing entries.
+        threshold: of R-hat.
+
+    Raises:
+        ValueError: `idata` has no missing entries, or several sites to choose from.
+
+    Example:
+        >>> import xarray as xr
+        >>> draws = np.random.default_rng(0).normal(size=(2, 200, 1)) + [[[-5.0]], [[5.0]]]
+        >>> x = xr.DataArray(draws, dims=["chain", "draw", "missing"])
+        >>> x = x.assign_coords(row=("missing", [3]))
+        >>> posterior = xr.Dataset({"x_missing": x})
+        >>> [(f.pitfall, f.rows.tolist()) for f in diagnose({"posterior": posterior})]
+        [('one mode each', [3])]
+    """
+    table = summary(idata, site=site)
+    rows = table["row"].values
+    stuck = table["stuck"].values
+    disagree = (table["rhat_worst"].values > threshold) & ~stuck
+    at_rest = _at_rest(idata, site, threshold)
+    marked = {
+        "stuck chains": stuck,
+        "one mode each": disagree & at_rest,
+        "not converged": disagree & ~at_rest,
+        "heavy weights": table["khat_worst"].values > 0.7,
+        "history never refreshed": _never_refreshed(idata, rows),
+    }
+    return [
+        Finding(name, rows[where], ADVICE[name]) for name, where in marked.items() if any(where)
+    ]
+
+
+def _at_rest(idata: Any, site: str | None, threshold: float) -> NDArray:
+    """Whether each row's chains are stationary one by one, (R,)."""
+    missing = missing_draws(idata, site)
+    _, index, counts = np.unique(missing["row"].values, return_inverse=True, return_counts=True)
+    half = missing.sizes["draw"] // 2
+    at_rest = np.ones(len(counts), bool)
+    for chain in missing.values:
+        halves = chain[: 2 * half].reshape(2, half, -1)
+        worst = order_by_row(np.asarray(rhat(halves)), index, counts)[2]
+        at_rest &= ~(worst > threshold)  # NaN: the chain is constant
+    return at_rest
+
+
+def _never_refreshed(idata: Any, rows: NDArray) -> NDArray:
+    """Whether some chain's history stands for nothing but its start, (R,)."""
+    length = sample_statistic(idata, "history_length", rows, ("chain", "draw", "row"))
+    if length is None:
+        return np.zeros(len(rows), bool)
+    return np.any(length[:, -1] <= 1, axis=0)

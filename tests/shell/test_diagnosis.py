@@ -1,0 +1,92 @@
+"""Each pitfall on results that were built to show it, and on none that were not."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ppl_vae.diagnosis import ADVICE, diagnose
+
+NUM_CHAINS, NUM_DRAWS = 4, 400
+
+
+def results(rng, rows=(3, 8), **stats):
+    """Two rows with two missing entries each; independent draws of N(0, 1)."""
+    draws = rng.normal(size=(NUM_CHAINS, NUM_DRAWS, 4))
+    x = xr.DataArray(draws, dims=["chain", "draw", "missing"])
+    x = x.assign_coords(row=("missing", np.repeat(rows, 2)))
+    shape = (NUM_CHAINS, NUM_DRAWS, len(rows))
+    stats = {"acceptance_rate": np.full(shape, 0.4), **stats}
+    dims = {3: ("chain", "draw", "row"), 2: ("chain", "row")}
+    sample_stats = xr.Dataset(
+        {name: (dims[value.ndim], value) for name, value in stats.items()},
+        coords={"row": list(rows)},
+    )
+    return {"posterior": xr.Dataset({"x_missing": x}), "sample_stats": sample_stats}
+
+
+def found(idata):
+    return {f.pitfall: f.rows.tolist() for f in diagnose(idata)}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_nothing_to_find(rng):
+    assert diagnose(results(rng)) == []
+
+
+def test_stuck_chains(rng):
+    acceptance = np.full((NUM_CHAINS, NUM_DRAWS, 2), 0.4)
+    acceptance[2, :, 1] = 0
+    idata = results(rng, acceptance_rate=acceptance)
+    idata["posterior"]["x_missing"][2, :, 2:] += 7  # it alone sits elsewhere
+    assert found(idata) == {"stuck chains": [8]}
+
+
+def test_one_mode_each(rng):
+    idata = results(rng)
+    idata["posterior"]["x_missing"][:2, :, 1] += 5
+    assert found(idata) == {"one mode each": [3]}
+
+
+def test_one_mode_each_without_any_spread(rng):
+    """Binary pixels: each chain repeats one picture, and moves in the latents."""
+    idata = results(rng)
+    idata["posterior"]["x_missing"][...] = 0.0
+    idata["posterior"]["x_missing"][0, :, 2] = 1.0
+    idata["posterior"]["x_missing"][1, ::2, 3] = 1.0
+    assert found(idata) == {"one mode each": [8]}
+
+
+def test_drift(rng):
+    idata = results(rng)
+    idata["posterior"]["x_missing"][1, :, 0] += np.linspace(0, 6, NUM_DRAWS)
+    assert found(idata) == {"not converged": [3]}
+
+
+def test_heavy_weights(rng):
+    khat = np.full((NUM_CHAINS, 2), 0.3)
+    khat[1, 0] = 0.9
+    assert found(results(rng, khat=khat)) == {"heavy weights": [3]}
+
+
+def test_history_never_refreshed(rng):
+    length = np.cumsum(np.ones((NUM_CHAINS, NUM_DRAWS, 2)), 1)
+    length[3, :, 0] = 1
+    assert found(results(rng, history_length=length)) == {"history never refreshed": [3]}
+
+
+def test_each_finding_says_what_to_do(rng):
+    idata = results(rng, rows=tuple("ab"), khat=np.full((NUM_CHAINS, 2), 2.0))
+    (finding,) = diagnose(idata)
+    assert str(finding).startswith("heavy weights in 2 rows (a, b): ")
+    assert ADVICE["heavy weights"] in str(finding)
+
+
+def test_threshold_decides(rng):
+    idata = results(rng)
+    idata["posterior"]["x_missing"][:2, :, 1] += 1.0
+    assert found(idata) == {"one mode each": [3]}
+    assert diagnose(idata, threshold=1.5) == []
