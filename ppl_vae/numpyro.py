@@ -13,7 +13,9 @@ from numpyro.infer import MCMC
 
 from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
+from ppl_vae.inference.numpyro import resampling, weighting
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.numpyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.numpyro.diagnostics import (
     Convergence,
     convergence,
@@ -42,6 +44,8 @@ __all__ = [
     "Fitted",
     "LAIRKernel",
     "MWGKernel",
+    "MarginalKernel",
+    "PriorResamplingKernel",
     "PseudoGibbsKernel",
     "completed",
     "convergence",
@@ -53,7 +57,9 @@ __all__ = [
     "mcse_mean",
     "pool",
     "register_rule",
+    "resampling",
     "rhat",
     "summary",
     "to_inference_data",
+    "weighting",
 ]

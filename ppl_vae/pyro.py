@@ -10,7 +10,9 @@ except ImportError as error:
 
 from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
+from ppl_vae.inference.pyro import resampling, weighting
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.pyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.pyro.diagnostics import (
     Convergence,
     convergence,
@@ -40,6 +42,8 @@ __all__ = [
     "Fitted",
     "LAIRKernel",
     "MWGKernel",
+    "MarginalKernel",
+    "PriorResamplingKernel",
     "PseudoGibbsKernel",
     "completed",
     "convergence",
@@ -51,7 +55,9 @@ __all__ = [
     "mcse_mean",
     "pool",
     "register_rule",
+    "resampling",
     "rhat",
     "summary",
     "to_inference_data",
+    "weighting",
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = (
+    "tests/inference/test_keys.py",
     "tests/inference/test_discrete_exact.py",
     "tests/inference/test_linear_gaussian.py",
     "tests/inference/test_two_modes.py",
@@ -84,18 +85,18 @@ MUTANTS = {
         ),
     },
     "LAIR mixture without the prior part": {
-        "both": ("lair.py", "if num_prior > 0:\n        log_s", "if num_prior < 0:\n        log_s"),
+        "both": ("weighting.py", "if num_prior > 0:", "if num_prior < 0:"),
     },
     "resampling without weights": {
         "numpyro": (
             "lair.py",
-            "multinomial(key_ancestor, log_weight, num_particles)",
-            "multinomial(key_ancestor, 0 * log_weight, num_particles)",
+            "resample(key_ancestor, chosen_by, num_particles)",
+            "resample(key_ancestor, 0 * chosen_by, num_particles)",
         ),
         "pyro": (
             "lair.py",
-            "multinomial(log_weight, num_particles)",
-            "multinomial(0 * log_weight, num_particles)",
+            "resample(chosen_by, num_particles)",
+            "resample(0 * chosen_by, num_particles)",
         ),
     },
     "key reused": {

@@ -47,7 +47,7 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "smoke": Preset(16, 1, 30, 64, 4, 1e-3, 400, 2),
-    "small": Preset(96, 2, 4_000, 256, 8, 1e-3, 50_000, 4),
+    "small": Preset(128, 3, 10_000, 256, 8, 2e-3, 50_000, 4),
     "paper": Preset(512, 4, 13_500, 1_024, 50, 2e-4, 50_000, 10),
 }
 

@@ -252,8 +252,8 @@ def _entry_support(support: Any) -> Any:
 
 def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Array]]]:
     """Change row 0, then all rows but row 0; return the densities of the others and of row 0."""
-    key_x, key_z, key_other = random.split(key, 3)
-    _, likelihood = program.decode(program.propose_from_prior(key_x))
+    key_prior, key_x, key_z, key_other = random.split(key, 4)
+    _, likelihood = program.decode(program.propose_from_prior(key_prior))
     x = program.impute(key_x, likelihood)
     z, other = program.propose(key_z, x), program.propose(key_other, x)
 

@@ -6,12 +6,13 @@ approximate ancestral sampling, TMLR, section 4.2.  https://arxiv.org/abs/2308.0
 Shapes: K particles, R prior proposals, P = K + R, B rows.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from math import log
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import Array, random
 from jax.scipy.special import logsumexp
 
@@ -20,9 +21,10 @@ from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
 from ppl_vae.inference.numpyro.rows import take_rows
+from ppl_vae.inference.numpyro.weighting import log_mixture
 from ppl_vae.inference_data import Run
 
-__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "log_mixture", "step"]
+__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "renew", "step"]
 
 
 class LAIRState(NamedTuple):
@@ -42,23 +44,18 @@ class LAIRInfo(NamedTuple):
     proposals: Latents  # each (P, B, ...), kept for the pooled resampling
 
 
-def log_mixture(log_q: Array, log_prior: Array, num_prior: int) -> Array:
-    """Return the log density of the mixture of K encoders and R prior components.
-
-    log [ (sum_k q_k(z) + R p(z)) / (K + R) ],  log_q (P, K, B), log_prior (P, B).
-    """
-    num_particles = log_q.shape[1]
-    log_sum = logsumexp(log_q, axis=1)
-    if num_prior > 0:
-        log_sum = jnp.logaddexp(log_sum, log(num_prior) + log_prior)
-    return log_sum - log(num_particles + num_prior)
-
-
 def step(
-    key: Array, program: Program, state: LAIRState, *, num_prior: int
+    key: Array,
+    program: Program,
+    state: LAIRState,
+    *,
+    num_prior: int,
+    log_denominator: Callable[[Array, Array, int], Array] = log_mixture,
+    transform: Callable[[Array], Array] | None = None,
+    resample: Callable[[Array, Array, int], Array] = multinomial,
 ) -> tuple[LAIRState, LAIRInfo]:
     """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
-    key_q, key_prior, key_ancestor, key_x = random.split(key, 4)
+    key_q, key_prior, key_next = random.split(key, 3)
     num_particles = state.x.shape[0]
 
     # 1. Propose: one latent from each particle's encoder, R from the prior.
@@ -67,23 +64,48 @@ def step(
         z_prior = jax.vmap(program.propose_from_prior)(random.split(key_prior, num_prior))
         z = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), z, z_prior)
 
-    # 2. Weigh: p(x_o, z) over the mixture that proposed it.
+    # 2. Weigh: p(x_o, z) over the density that proposed it.
     log_prior, likelihood = jax.vmap(program.decode)(z)
-    log_observed = jax.vmap(program.log_observed)(likelihood)
+    log_joint = log_prior + jax.vmap(program.log_observed)(likelihood)
     log_q = jax.vmap(jax.vmap(program.log_proposal, (0, None)), (None, 0), 1)(z, state.x)
-    log_joint = log_prior + log_observed
-    log_weight = log_joint - log_mixture(log_q, log_prior, num_prior)
-    log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
+    log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
+
+    # 3. and 4.
+    weighed = Weighed(z, log_joint, likelihood, log_weight)
+    return renew(key_next, program, weighed, num_particles, transform, resample)
+
+
+class Weighed(NamedTuple):
+    """Proposals and what the model says of them."""
+
+    z: Latents  # each (P, B, ...)
+    log_joint: Array  # log p(x_o, z), (P, B)
+    likelihood: dist.Distribution  # p(x | z), batch shape (P, B)
+    log_weight: Array  # (P, B)
+
+
+def renew(
+    key: Array,
+    program: Program,
+    proposed: Weighed,
+    num_particles: int,
+    transform: Callable[[Array], Array] | None,
+    resample: Callable[[Array, Array, int], Array],
+) -> tuple[LAIRState, LAIRInfo]:
+    """Resample the population from weighed proposals, and impute."""
+    key_ancestor, key_x = random.split(key)
+    log_weight = jnp.where(jnp.isnan(proposed.log_weight), -jnp.inf, proposed.log_weight)
 
     # 3. Resample one ancestor a particle, among all proposals of the row.
-    ancestor = multinomial(key_ancestor, log_weight, num_particles)
-    z_new, lp, likelihood = take_rows((z, log_joint, likelihood), ancestor)
+    chosen_by = log_weight if transform is None else transform(log_weight)
+    ancestor = resample(key_ancestor, chosen_by, num_particles)
+    z, lp, likelihood = take_rows(proposed[:3], ancestor)
 
     # 4. Impute x_m ~ p(x_m | x_o, z).
     x = jax.vmap(program.impute)(random.split(key_x, num_particles), likelihood)
     diverging = (log_weight == -jnp.inf).all(0)
-    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, z)
-    return LAIRState(x, z_new), info
+    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, proposed.z)
+    return LAIRState(x, z), info
 
 
 def ess_weights(log_weight: Array) -> Array:
@@ -109,6 +131,11 @@ class LAIRKernel(ProgramKernel):
         params: trained values of `numpyro.param` sites, if any (`svi_result.params`).
         num_particles: K, at least 1.
         num_prior: R, at least 0. With R >= 1 the weights of a bounded likelihood are bounded.
+        log_denominator: the density that the joint is divided by, of `ppl_vae.numpyro.weighting`:
+            `log_mixture` (DMIS, above) or `log_own_component` (SMIS).
+        resample: a scheme of `ppl_vae.numpyro.resampling`.
+        transform: of the log-weights (P, B) before resampling, such as `weighting.truncate`; the
+            reported weights are those before it.
 
     Raises:
         ValueError: if `num_particles` or `num_prior` is out of range.
@@ -127,11 +154,12 @@ class LAIRKernel(ProgramKernel):
     """
 
     num_particles: int
-    settings = ("num_particles", "num_prior")
+    settings = ("num_particles", "num_prior", "log_denominator", "resample", "transform")
 
     def __init__(
-        self, model, guide, *, site="x", params=None, num_particles=4, num_prior=1
-    ) -> None:
+        self, model, guide, *, site="x", params=None, num_particles=4, num_prior=1,
+        log_denominator=log_mixture, resample=multinomial, transform=None,
+    ) -> None:  # fmt: skip
         super().__init__(model, guide, site=site, params=params)
         if not (isinstance(num_particles, int) and num_particles >= 1):
             raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
@@ -139,6 +167,9 @@ class LAIRKernel(ProgramKernel):
             raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
         self.num_particles = num_particles
         self.num_prior = num_prior
+        self.log_denominator = log_denominator
+        self.resample = resample
+        self.transform = transform
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> LAIRState:
         """Start from one completion a particle."""
@@ -148,7 +179,15 @@ class LAIRKernel(ProgramKernel):
 
     def step(self, key: Array, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Advance one population by one iteration."""
-        return step(key, program, state, num_prior=self.num_prior)
+        return step(
+            key,
+            program,
+            state,
+            num_prior=self.num_prior,
+            log_denominator=self.log_denominator,
+            transform=self.transform,
+            resample=self.resample,
+        )
 
     def collect(self, mcmc: Any) -> Run:
         """Return the draws, and k-hat of the weights of all iterations per chain and row."""

@@ -207,7 +207,7 @@ class ProgramKernel(MCMCKernel):
             constants={**{f"arg_{i}": v for i, v in enumerate(args)}, **kwargs},
             attrs={
                 "kernel": type(self).__name__,
-                **{name: getattr(self, name) for name in self.settings},
+                **{name: _recorded(getattr(self, name)) for name in self.settings},
                 "num_warmup": mcmc.num_warmup,
                 "thinning": mcmc.thinning,
                 "seed": self._begin.get("seed", "unknown"),
@@ -240,6 +240,11 @@ class ProgramKernel(MCMCKernel):
                 stacklevel=2,
             )
         return bool(mask_array.all())
+
+
+def _recorded(setting: Any) -> Any:
+    """A kernel's setting as a file's attribute can hold it: functions by their names."""
+    return str(setting) if setting is None else getattr(setting, "__name__", setting)
 
 
 def _take_data(

@@ -97,6 +97,11 @@ class Program:
         """Draw x_m ~ p(x_m | x_o, z) and return the completed rows, shape (B, *event)."""
         return complete(key, likelihood, self.x_obs, self.mask)
 
+    def draw_marginally(self, key: Array, likelihood: dist.Distribution) -> Array:
+        """Draw x_m ~ p(x_m | z), whatever was observed, and return the completed rows."""
+        x = complete(key, likelihood, self.x_obs, jnp.zeros_like(self.mask))
+        return jnp.where(self.mask, self.x_obs, x)
+
     # --- running the programs ---------------------------------------------------------------
 
     def trace_guide(self, x: Array, *, key: Array | None = None, z: Latents | None = None) -> dict:

@@ -1,4 +1,13 @@
-"""Multinomial resampling of weighted proposals."""
+"""Resampling of weighted proposals.
+
+A scheme is a function `resample(key, log_weight, num_draws)`. By `multinomial`, `systematic`,
+`stratified` and `residual` proposal p of a row is drawn K w_p / sum(w) times on average. As the
+order of the draws is random, each of them is p with probability w_p / sum(w): any part of them may
+be kept.
+
+Shapes: P proposals, K draws, B rows. Source: Douc, Cappe and Moulines (2005), Comparison of
+resampling schemes for particle filtering. https://arxiv.org/abs/cs/0507025
+"""
 
 from functools import partial
 
@@ -6,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-__all__ = ["multinomial"]
+__all__ = ["independent", "multinomial", "residual", "stratified", "systematic"]
 
 
 def multinomial(key: Array, log_weight: Array, num_draws: int) -> Array:
@@ -20,13 +29,90 @@ def multinomial(key: Array, log_weight: Array, num_draws: int) -> Array:
     Returns:
         Indices in [0, P), shape (K, B); 0 where a row has no finite weight.
     """
+    uniform = random.uniform(key, (log_weight.shape[1], num_draws), log_weight.dtype)
+    return _search(_cumulative(log_weight), uniform).T
+
+
+def systematic(key: Array, log_weight: Array, num_draws: int) -> Array:
+    """Draw ancestors at (k + u) / K of the cumulated weights, one u ~ U(0, 1) a row.
+
+    The number of draws of a proposal is K w rounded up or down. Arguments as in `multinomial`.
+    """
+    key_u, key_order = random.split(key)
+    uniform = random.uniform(key_u, (log_weight.shape[1], 1), log_weight.dtype)
+    at = (jnp.arange(num_draws) + uniform) / num_draws
+    return _shuffle(key_order, _search(_cumulative(log_weight), at)).T
+
+
+def stratified(key: Array, log_weight: Array, num_draws: int) -> Array:
+    """Draw ancestors at (k + u_k) / K of the cumulated weights, u_k ~ U(0, 1) independent.
+
+    Arguments as in `multinomial`.
+    """
+    key_u, key_order = random.split(key)
+    uniform = random.uniform(key_u, (log_weight.shape[1], num_draws), log_weight.dtype)
+    at = (jnp.arange(num_draws) + uniform) / num_draws
+    return _shuffle(key_order, _search(_cumulative(log_weight), at)).T
+
+
+def residual(key: Array, log_weight: Array, num_draws: int) -> Array:
+    """Take floor(K w) copies of each proposal, and draw the rest from what the floors left over.
+
+    Arguments as in `multinomial`.
+    """
+    key_u, key_order = random.split(key)
+    weight = _weight(log_weight).T
+    expected = num_draws * weight / jnp.maximum(weight.sum(1, keepdims=True), 1e-30)
+    copies = jnp.floor(expected)
+    uniform = random.uniform(key_u, (len(weight), num_draws), weight.dtype)
+    rest = _search(jnp.cumsum(expected - copies, 1), uniform)
+    slot = jnp.broadcast_to(jnp.arange(num_draws), uniform.shape)
+    taken = jnp.cumsum(copies, 1)
+    whole = jax.vmap(partial(jnp.searchsorted, side="right"))(taken, slot.astype(taken.dtype))
+    ancestor = jnp.where(slot < taken[:, -1:], whole, rest)
+    return _shuffle(key_order, ancestor).T
+
+
+def independent(key: Array, log_weight: Array, num_draws: int) -> Array:
+    """Deal the proposals into K groups at random, and draw one from each: no common ancestors.
+
+    Not self-normalised over all proposals, so that its bias is that of P / K proposals. Arguments
+    as in `multinomial`.
+
+    Raises:
+        ValueError: there are fewer proposals than draws.
+    """
+    num_proposals = len(log_weight)
+    if num_proposals < num_draws:
+        raise ValueError(f"{num_proposals} proposals cannot be dealt into {num_draws} groups.")
+    key_deal, key_draw = random.split(key)
+    group = jnp.arange(num_proposals) % num_draws
+    group = _shuffle(key_deal, jnp.broadcast_to(group, log_weight.T.shape)).T  # (P, B)
+    own = group == jnp.arange(num_draws)[:, None, None]
+    at_least = jnp.finfo(log_weight.dtype).min  # a group without weights draws among its own
+    masked = jnp.where(own, jnp.maximum(log_weight, at_least), -jnp.inf)
+    return random.categorical(key_draw, masked, axis=1)
+
+
+def _weight(log_weight: Array) -> Array:
     highest = log_weight.max(0)
-    weight = jnp.exp(log_weight - jnp.where(jnp.isfinite(highest), highest, 0.0))
-    cumulative = jnp.cumsum(weight, 0).T
+    return jnp.exp(log_weight - jnp.where(jnp.isfinite(highest), highest, 0.0))
+
+
+def _cumulative(log_weight: Array) -> Array:
+    return jnp.cumsum(_weight(log_weight), 0).T
+
+
+def _search(cumulative: Array, at: Array) -> Array:
+    """Index of the proposal at the given shares of the total, (B, P) and (B, K) to (B, K)."""
     total = cumulative[:, -1:]
-    threshold = total * random.uniform(key, (len(total), num_draws), weight.dtype)
-    method = "compare_all" if len(log_weight) <= 128 else "scan"  # few: faster than bisection
+    method = "compare_all" if cumulative.shape[1] <= 128 else "scan"  # few: faster than bisection
     search = partial(jnp.searchsorted, side="right", method=method)
-    index = jax.vmap(search)(cumulative, threshold)
+    index = jax.vmap(search)(cumulative, total * at)
     last_positive = (cumulative < total).sum(1, keepdims=True)
-    return jnp.minimum(index, last_positive).T
+    return jnp.minimum(index, last_positive)
+
+
+def _shuffle(key: Array, index: Array) -> Array:
+    """Put every row's draws in random order, (B, K)."""
+    return random.permutation(key, index, axis=1, independent=True)

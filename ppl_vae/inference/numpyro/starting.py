@@ -30,10 +30,11 @@ def starting_values(
         z = program.propose_from_prior(key_z)
         return program.impute(key_x, program.decode(z)[1]), z
 
-    x, z = prior_predictive(key)
+    key_one, key_each = random.split(key)
+    x, z = prior_predictive(key_one)
     shapes = {program.site: x.shape, **{name: value.shape for name, value in z.items()}}
     if num_particles is not None:
-        x, _ = jax.vmap(prior_predictive)(random.split(key, num_particles))
+        x, _ = jax.vmap(prior_predictive)(random.split(key_each, num_particles))
     if not handed:
         return x, None
     _check_names(handed, shapes)

@@ -6,21 +6,23 @@ approximate ancestral sampling, TMLR, section 4.2.  https://arxiv.org/abs/2308.0
 Shapes: C chains, K particles, R prior proposals, P = K + R, B rows.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from math import log
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ppl_vae.importance import pareto_khat
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
 from ppl_vae.inference.pyro.rows import take_rows
+from ppl_vae.inference.pyro.weighting import log_mixture
 from ppl_vae.inference_data import Run
 
-__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "log_mixture", "step"]
+__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "renew", "step"]
 
 
 class LAIRState(NamedTuple):
@@ -40,19 +42,15 @@ class LAIRInfo(NamedTuple):
     proposals: Latents  # each (C, P, B, ...), kept for the pooled resampling
 
 
-def log_mixture(log_q: Tensor, log_prior: Tensor, num_prior: int) -> Tensor:
-    """Return the log density of the mixture of K encoders and R prior components.
-
-    log [ (sum_k q_k(z) + R p(z)) / (K + R) ],  log_q (C, P, K, B), log_prior (C, P, B).
-    """
-    num_particles = log_q.shape[2]
-    log_sum = log_q.logsumexp(2)
-    if num_prior > 0:
-        log_sum = torch.logaddexp(log_sum, log(num_prior) + log_prior)
-    return log_sum - log(num_particles + num_prior)
-
-
-def step(program: Program, state: LAIRState, *, num_prior: int) -> tuple[LAIRState, LAIRInfo]:
+def step(
+    program: Program,
+    state: LAIRState,
+    *,
+    num_prior: int,
+    log_denominator: Callable[[Tensor, Tensor, int], Tensor] = log_mixture,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    resample: Callable[[Tensor, int], Tensor] = multinomial,
+) -> tuple[LAIRState, LAIRInfo]:
     """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
     num_chains, num_particles = state.x.shape[:2]
 
@@ -62,23 +60,46 @@ def step(program: Program, state: LAIRState, *, num_prior: int) -> tuple[LAIRSta
         z_prior = program.propose_from_prior((num_chains, num_prior))
         z = {name: torch.cat([z[name], z_prior[name]], 1) for name in z}
 
-    # 2. Weigh: p(x_o, z) over the mixture that proposed it.
+    # 2. Weigh: p(x_o, z) over the density that proposed it.
     log_prior, likelihood = program.decode(z)
-    log_observed = program.log_observed(likelihood)
+    log_joint = log_prior + program.log_observed(likelihood)
     log_q = program.log_proposal_of_each(z, state.x)
-    log_joint = log_prior + log_observed
-    log_weight = log_joint - log_mixture(log_q, log_prior, num_prior)
-    log_weight = torch.where(log_weight.isnan(), -torch.inf, log_weight)
+    log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
+
+    # 3. and 4.
+    weighed = Weighed(z, log_joint, likelihood, log_weight)
+    return renew(program, weighed, num_particles, transform, resample)
+
+
+class Weighed(NamedTuple):
+    """Proposals and what the model says of them."""
+
+    z: Latents  # each (C, P, B, ...)
+    log_joint: Tensor  # log p(x_o, z), (C, P, B)
+    likelihood: Distribution  # p(x | z), batch shape (C, P, B)
+    log_weight: Tensor  # (C, P, B)
+
+
+def renew(
+    program: Program,
+    proposed: Weighed,
+    num_particles: int,
+    transform: Callable[[Tensor], Tensor] | None,
+    resample: Callable[[Tensor, int], Tensor],
+) -> tuple[LAIRState, LAIRInfo]:
+    """Resample the population from weighed proposals, and impute."""
+    log_weight = torch.where(proposed.log_weight.isnan(), -torch.inf, proposed.log_weight)
 
     # 3. Resample one ancestor a particle, among all proposals of the row.
-    ancestor = multinomial(log_weight, num_particles)
-    z_new, lp, likelihood = take_rows((z, log_joint, likelihood), ancestor)
+    chosen_by = log_weight if transform is None else transform(log_weight)
+    ancestor = resample(chosen_by, num_particles)
+    z, lp, likelihood = take_rows(tuple(proposed[:3]), ancestor)
 
     # 4. Impute x_m ~ p(x_m | x_o, z).
     x = program.impute(likelihood)
     diverging = (log_weight == -torch.inf).all(1)
-    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, z)
-    return LAIRState(x, z_new), info
+    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, proposed.z)
+    return LAIRState(x, z), info
 
 
 def ess_weights(log_weight: Tensor) -> Tensor:
@@ -103,6 +124,11 @@ class LAIRKernel(ProgramKernel):
         site: name of the data site.
         num_particles: K, at least 1.
         num_prior: R, at least 0. With R >= 1 the weights of a bounded likelihood are bounded.
+        log_denominator: the density that the joint is divided by, of `ppl_vae.pyro.weighting`:
+            `log_mixture` (DMIS, above) or `log_own_component` (SMIS).
+        resample: a scheme of `ppl_vae.pyro.resampling`.
+        transform: of the log-weights (C, P, B) before resampling, such as `weighting.truncate`;
+            the reported weights are those before it.
 
     Raises:
         ValueError: if `num_particles` or `num_prior` is out of range.
@@ -122,9 +148,12 @@ class LAIRKernel(ProgramKernel):
     """
 
     num_particles: int
-    settings = ("num_particles", "num_prior")
+    settings = ("num_particles", "num_prior", "log_denominator", "resample", "transform")
 
-    def __init__(self, model, guide, *, site="x", num_particles=4, num_prior=1) -> None:
+    def __init__(
+        self, model, guide, *, site="x", num_particles=4, num_prior=1,
+        log_denominator=log_mixture, resample=multinomial, transform=None,
+    ) -> None:  # fmt: skip
         super().__init__(model, guide, site=site)
         if not (isinstance(num_particles, int) and num_particles >= 1):
             raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
@@ -132,6 +161,9 @@ class LAIRKernel(ProgramKernel):
             raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
         self.num_particles = num_particles
         self.num_prior = num_prior
+        self.log_denominator = log_denominator
+        self.resample = resample
+        self.transform = transform
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> LAIRState:
         """Start from one completion a particle."""
@@ -141,7 +173,14 @@ class LAIRKernel(ProgramKernel):
 
     def step(self, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Advance one population by one iteration."""
-        return step(program, state, num_prior=self.num_prior)
+        return step(
+            program,
+            state,
+            num_prior=self.num_prior,
+            log_denominator=self.log_denominator,
+            transform=self.transform,
+            resample=self.resample,
+        )
 
     def collect(self, mcmc: Any) -> Run:
         """Return the draws, and k-hat of the weights of all iterations per chain and row."""

@@ -203,7 +203,7 @@ class ProgramKernel(MCMCKernel):
             },
             attrs={
                 "kernel": type(self).__name__,
-                **{name: getattr(self, name) for name in self.settings},
+                **{name: _recorded(getattr(self, name)) for name in self.settings},
                 "num_warmup": mcmc.warmup_steps,
                 "thinning": 1,
                 "seed": str(self._begin.get("seed", "unknown")),
@@ -232,6 +232,11 @@ class ProgramKernel(MCMCKernel):
                 stacklevel=2,
             )
         return bool(mask_array.all())
+
+
+def _recorded(setting: Any) -> Any:
+    """A kernel's setting as a file's attribute can hold it: functions by their names."""
+    return str(setting) if setting is None else getattr(setting, "__name__", setting)
 
 
 def take_data(

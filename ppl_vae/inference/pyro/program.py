@@ -147,6 +147,11 @@ class Program:
         """Draw x_m ~ p(x_m | x_o, z) and return the completed rows, shape (..., B, *event)."""
         return complete(likelihood, *self._data_like(likelihood))
 
+    def draw_marginally(self, likelihood: Distribution) -> Tensor:
+        """Draw x_m ~ p(x_m | z), whatever was observed, and return the completed rows."""
+        x_obs, mask = self._data_like(likelihood)
+        return torch.where(mask, x_obs, complete(likelihood, x_obs, torch.zeros_like(mask)))
+
     def _data_like(self, likelihood: Distribution) -> tuple[Tensor, Tensor]:
         shape = likelihood.batch_shape + likelihood.event_shape
         return self.x_obs.expand(shape), self.mask.expand(shape)

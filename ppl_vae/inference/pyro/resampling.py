@@ -1,9 +1,18 @@
-"""Multinomial resampling of weighted proposals."""
+"""Resampling of weighted proposals.
+
+A scheme is a function `resample(log_weight, num_draws)`. By `multinomial`, `systematic`,
+`stratified` and `residual` proposal p of a row is drawn K w_p / sum(w) times on average. As the
+order of the draws is random, each of them is p with probability w_p / sum(w): any part of them may
+be kept.
+
+Shapes: C chains, P proposals, K draws, B rows. Source: Douc, Cappe and Moulines (2005), Comparison
+of resampling schemes for particle filtering. https://arxiv.org/abs/cs/0507025
+"""
 
 import torch
 from torch import Tensor
 
-__all__ = ["multinomial"]
+__all__ = ["independent", "multinomial", "residual", "stratified", "systematic"]
 
 
 def multinomial(log_weight: Tensor, num_draws: int) -> Tensor:
@@ -16,13 +25,87 @@ def multinomial(log_weight: Tensor, num_draws: int) -> Tensor:
     Returns:
         Indices in [0, P), shape (C, K, B); 0 where a row has no finite weight.
     """
+    return _search(_cumulative(log_weight), _uniform(log_weight, num_draws)).movedim(2, 1)
+
+
+def systematic(log_weight: Tensor, num_draws: int) -> Tensor:
+    """Draw ancestors at (k + u) / K of the cumulated weights, one u ~ U(0, 1) a row.
+
+    The number of draws of a proposal is K w rounded up or down. Arguments as in `multinomial`.
+    """
+    slot = torch.arange(num_draws, device=log_weight.device)
+    at = (slot + _uniform(log_weight, 1)) / num_draws
+    return _shuffle(_search(_cumulative(log_weight), at)).movedim(2, 1)
+
+
+def stratified(log_weight: Tensor, num_draws: int) -> Tensor:
+    """Draw ancestors at (k + u_k) / K of the cumulated weights, u_k ~ U(0, 1) independent.
+
+    Arguments as in `multinomial`.
+    """
+    slot = torch.arange(num_draws, device=log_weight.device)
+    at = (slot + _uniform(log_weight, num_draws)) / num_draws
+    return _shuffle(_search(_cumulative(log_weight), at)).movedim(2, 1)
+
+
+def residual(log_weight: Tensor, num_draws: int) -> Tensor:
+    """Take floor(K w) copies of each proposal, and draw the rest from what the floors left over.
+
+    Arguments as in `multinomial`.
+    """
+    weight = _weight(log_weight).movedim(1, 2)
+    expected = num_draws * weight / weight.sum(2, keepdim=True).clamp_min(1e-30)
+    copies = expected.floor()
+    rest = _search((expected - copies).cumsum(2), _uniform(log_weight, num_draws))
+    slot = torch.arange(num_draws, dtype=copies.dtype, device=copies.device).expand(rest.shape)
+    taken = copies.cumsum(2)
+    whole = torch.searchsorted(taken, slot.contiguous(), right=True)
+    return _shuffle(torch.where(slot < taken[..., -1:], whole, rest)).movedim(2, 1)
+
+
+def independent(log_weight: Tensor, num_draws: int) -> Tensor:
+    """Deal the proposals into K groups at random, and draw one from each: no common ancestors.
+
+    Not self-normalised over all proposals, so that its bias is that of P / K proposals. Arguments
+    as in `multinomial`.
+
+    Raises:
+        ValueError: there are fewer proposals than draws.
+    """
+    num_chains, num_proposals, num_rows = log_weight.shape
+    if num_proposals < num_draws:
+        raise ValueError(f"{num_proposals} proposals cannot be dealt into {num_draws} groups.")
+    group = torch.arange(num_proposals, device=log_weight.device) % num_draws
+    group = _shuffle(group.expand(num_chains, num_rows, num_proposals)).movedim(2, 1)
+    own = group[:, None] == torch.arange(num_draws, device=group.device)[:, None, None]
+    at_least = torch.finfo(log_weight.dtype).min  # a group without weights draws among its own
+    masked = torch.where(own, log_weight[:, None].clamp_min(at_least), -torch.inf)
+    gumbel = -torch.empty_like(masked).exponential_().log()
+    return (masked + gumbel).argmax(2)
+
+
+def _weight(log_weight: Tensor) -> Tensor:
     highest = log_weight.amax(1, keepdim=True)
-    weight = (log_weight - torch.where(highest.isfinite(), highest, 0.0)).exp()
-    cumulative = weight.cumsum(1).movedim(1, 2).contiguous()
+    return (log_weight - torch.where(highest.isfinite(), highest, 0.0)).exp()
+
+
+def _cumulative(log_weight: Tensor) -> Tensor:
+    return _weight(log_weight).cumsum(1).movedim(1, 2)
+
+
+def _uniform(like: Tensor, num_draws: int) -> Tensor:
+    return torch.rand(len(like), like.shape[2], num_draws, dtype=like.dtype, device=like.device)
+
+
+def _search(cumulative: Tensor, at: Tensor) -> Tensor:
+    """Index of the proposal at the given shares of the total, (C, B, P) and (C, B, K)."""
     total = cumulative[..., -1:]
-    threshold = total * torch.rand(
-        *total.shape[:2], num_draws, dtype=total.dtype, device=total.device
-    )
-    index = torch.searchsorted(cumulative, threshold, right=True)
+    index = torch.searchsorted(cumulative.contiguous(), total * at, right=True)
     last_positive = (cumulative < total).sum(-1, keepdim=True)
-    return torch.minimum(index, last_positive).movedim(2, 1)
+    return torch.minimum(index, last_positive)
+
+
+def _shuffle(index: Tensor) -> Tensor:
+    """Put every row's draws in random order, (C, B, K)."""
+    order = torch.rand(index.shape, device=index.device).argsort(-1)
+    return index.gather(-1, order)
