@@ -148,7 +148,7 @@ def killed_by(backend: str, file: str, old: str, new: str) -> str | None:
             "-x",
             "-q",
             "-k",
-            backend,
+            {"numpyro": "numpyro or keys", "pyro": "pyro and not numpyro"}[backend],
             "-p",
             "no:cacheprovider",
         ]

@@ -6,6 +6,8 @@ approximate ancestral sampling, TMLR, section 3 and figure 2.  https://arxiv.org
 Run `python examples/simkus_2023/toy_grid_numpyro.py --preset small`.
 """
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,17 +114,26 @@ def main(args):
     preset = toy_grid.PRESETS[args.preset]
     vae = train(args, preset)
 
-    def sample(name, method, seed):
-        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+    def run(kernel, key, num_samples, start=None):
         mcmc = api.MCMC(
             kernel,
             num_warmup=0,
-            num_samples=preset.num_proposals // method.proposals,
+            num_samples=num_samples,
             num_chains=preset.num_replicates,
             chain_method="vectorized",
         )
+        mcmc.run(key, toy_grid.X, init_params=start)
+        return mcmc
+
+    @cache
+    def start():
+        kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
+        return run(kernel, random.key(args.seed), preset.num_warmup).last_state.z
+
+    def sample(name, method, seed):
+        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
         key_run, key_pool = random.split(random.key(seed))
-        mcmc.run(key_run, toy_grid.X)
+        mcmc = run(kernel, key_run, preset.num_proposals // method.proposals, start())
         yield name, api.to_inference_data(mcmc)
         if method.kernel == "LAIRKernel":
             num_draws = mcmc.num_samples * method.options["num_particles"]

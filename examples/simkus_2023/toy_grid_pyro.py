@@ -6,6 +6,8 @@ approximate ancestral sampling, TMLR, section 3 and figure 2.  https://arxiv.org
 Run `python examples/simkus_2023/toy_grid_pyro.py --preset small`.
 """
 
+from functools import cache
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -111,18 +113,27 @@ def main(args):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vae = train(args, preset, device)
 
-    def sample(name, method, seed):
-        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+    def run(kernel, seed, num_samples, start=None):
         mcmc = api.MCMC(
             kernel,
             num_warmup=0,
-            num_samples=preset.num_proposals // method.proposals,
+            num_samples=num_samples,
             num_chains=preset.num_replicates,
             chain_method="vectorized",
             disable_validation=True,
         )
         pyro.set_rng_seed(seed)
-        mcmc.run(torch.as_tensor(toy_grid.X, device=device))
+        mcmc.run(torch.as_tensor(toy_grid.X, device=device), init_params=start)
+        return mcmc
+
+    @cache
+    def start():
+        kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
+        return run(kernel, args.seed, preset.num_warmup).last_state.z
+
+    def sample(name, method, seed):
+        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+        mcmc = run(kernel, seed, preset.num_proposals // method.proposals, start())
         yield name, api.to_inference_data(mcmc)
         if method.kernel == "LAIRKernel":
             num_draws = mcmc.num_samples * method.options["num_particles"]
