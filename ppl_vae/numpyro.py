@@ -30,6 +30,7 @@ from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO
 from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.numpyro.files import load
@@ -47,6 +48,7 @@ __all__ = [
     "MarginalKernel",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
+    "StreamingLAIRKernel",
     "completed",
     "convergence",
     "diagnose",

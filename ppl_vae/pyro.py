@@ -28,6 +28,7 @@ from ppl_vae.inference.pyro.objectives import ELBO
 from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.run import MCMC
+from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.pyro.files import load
@@ -45,6 +46,7 @@ __all__ = [
     "MarginalKernel",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
+    "StreamingLAIRKernel",
     "completed",
     "convergence",
     "diagnose",

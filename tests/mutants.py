@@ -42,7 +42,7 @@ MUTANTS = {
             "jnp.where(mask, _entry_log_prob(_entrywise(d), x), 0.0)",
             "_entry_log_prob(_entrywise(d), x)",
         ),
-        "pyro": ("likelihood.py", ".masked_fill(~mask, 0.0)", ""),
+        "pyro": ("likelihood.py", "keep(mask, _entry_log", "keep(mask | True, _entry_log"),
     },
     "mask inverted": {
         "numpyro": (
@@ -50,7 +50,7 @@ MUTANTS = {
             "jnp.where(mask, _entry_log_prob(_entrywise(d), x), 0.0)",
             "jnp.where(mask, 0.0, _entry_log_prob(_entrywise(d), x))",
         ),
-        "pyro": ("likelihood.py", ".masked_fill(~mask, 0.0)", ".masked_fill(mask, 0.0)"),
+        "pyro": ("likelihood.py", "keep(mask, _entry_log", "keep(~mask, _entry_log"),
     },
     "history includes the current state's own imputation": {
         "numpyro": (
@@ -107,7 +107,7 @@ MUTANTS = {
         ),
     },
     "observed entries drawn anew": {
-        "both": ("likelihood.py", ".where(mask, x, drawn", ".where(mask & False, x, drawn"),
+        "both": ("likelihood.py", "where(mask, x, drawn", "where(mask & False, x, drawn"),
     },
 }
 

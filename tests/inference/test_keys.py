@@ -15,6 +15,7 @@ KERNELS = [
     "ACMWGKernel",
     "LAIRKernel",
     "PriorResamplingKernel",
+    "StreamingLAIRKernel",
     "MarginalKernel",
 ]
 

@@ -8,16 +8,18 @@ Shapes: C chains, T iterations, P = K + R proposals, S draws, B rows.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.lair import LAIRKernel
-from ppl_vae.inference.numpyro.program import Program
+from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
+from ppl_vae.inference.numpyro.rows import take_rows
+from ppl_vae.inference.numpyro.streaming_lair import Reservoir, StreamingLAIRKernel
 from ppl_vae.inference_data import make_inference_data
 
 __all__ = ["pool"]
@@ -28,7 +30,7 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
 
     Args:
         key: random key.
-        mcmc: the run of a `LAIRKernel`.
+        mcmc: the run of a `LAIRKernel` or `StreamingLAIRKernel`.
         num_samples: draws S per chain and row; fewer than T (K + R), or they repeat each other.
         coords: labels as in `to_inference_data`.
 
@@ -38,7 +40,8 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
-        ValueError: if `num_samples` is below 1, or nothing was drawn because nothing is missing.
+        ValueError: if `num_samples` is below 1 or above the slots of a `StreamingLAIRKernel`, or
+            nothing was drawn because nothing is missing.
 
     Example:
         >>> from jax import random
@@ -62,19 +65,15 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
     program = kernel.bind(mcmc._args, mcmc._kwargs)
 
-    def of_chain(key: Array, proposals: Any, log_weight: Array) -> Any:
-        key_ancestor, key_x = random.split(key)
-        all_weights = log_weight.reshape(-1, log_weight.shape[-1])
-        ancestor = multinomial(key_ancestor, all_weights, num_samples)
-        rows = jnp.arange(ancestor.shape[1])
-        z = {
-            name: value.reshape(-1, *value.shape[2:])[ancestor, rows]
-            for name, value in proposals.items()
-        }
-        return _impute_each(key_x, program, z)
-
-    keys = random.split(key, len(info.log_weight))
-    draws = jax.lax.map(lambda chain: of_chain(*chain), (keys, info.proposals, info.log_weight))
+    key_ancestor, key_x = random.split(key)
+    if isinstance(kernel, StreamingLAIRKernel):
+        z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
+    else:
+        keys = random.split(key_ancestor, len(info.log_weight))
+        resample = partial(_resample, num_samples=num_samples)
+        z = jax.lax.map(resample, (keys, info.proposals, info.log_weight))
+    keys = random.split(key_x, len(info.log_weight))
+    draws = jax.lax.map(lambda of_chain: _impute_each(of_chain[0], program, of_chain[1]), (keys, z))
     x, z, lp = jax.tree.map(np.asarray, draws)
     run = kernel.collect(mcmc)
     pooled = replace(
@@ -85,6 +84,27 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
         attrs={**run.attrs, "pooled_from": int(np.prod(info.log_weight.shape[1:3]))},
     )
     return make_inference_data(pooled, coords=coords)
+
+
+def _resample(of_chain: tuple[Array, Latents, Array], num_samples: int) -> Latents:
+    """Latents (S, B, ...) of one chain from its proposals (T, P, B, ...) and log-weights."""
+    key, proposals, log_weight = of_chain
+    ancestor = multinomial(key, log_weight.reshape(-1, log_weight.shape[-1]), num_samples)
+    stacked = {name: value.reshape(-1, *value.shape[2:]) for name, value in proposals.items()}
+    return take_rows(stacked, ancestor)
+
+
+def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
+    """Latents of the first slots; a single chain's gets the axis of chains."""
+    z, score = reservoir
+    if score.ndim == 2:
+        z, score = jax.tree.map(lambda a: a[None], (z, score))
+    if num_samples > score.shape[1]:
+        raise ValueError(
+            f"num_samples must be at most the kernel's num_slots={score.shape[1]}, got "
+            f"{num_samples}."
+        )
+    return {name: value[:, :num_samples] for name, value in z.items()}
 
 
 def _impute_each(key: Array, program: Program, z: Any) -> Any:

@@ -8,7 +8,7 @@ Shapes: C chains, K particles, R prior proposals, P = K + R, B rows.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -148,7 +148,9 @@ class LAIRKernel(ProgramKernel):
     """
 
     num_particles: int
-    settings = ("num_particles", "num_prior", "log_denominator", "resample", "transform")
+    settings: ClassVar[tuple[str, ...]] = (
+        "num_particles", "num_prior", "log_denominator", "resample", "transform",
+    )  # fmt: skip
 
     def __init__(
         self, model, guide, *, site="x", num_particles=4, num_prior=1,

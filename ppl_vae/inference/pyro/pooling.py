@@ -18,6 +18,7 @@ from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
 from ppl_vae.inference.pyro.rows import take_rows
+from ppl_vae.inference.pyro.streaming_lair import Reservoir, StreamingLAIRKernel
 from ppl_vae.inference_data import make_inference_data
 
 __all__ = ["pool"]
@@ -28,7 +29,7 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
     """Resample a finished LAIR run from all of its proposals, chain by chain.
 
     Args:
-        mcmc: the run of a `LAIRKernel`.
+        mcmc: the run of a `LAIRKernel` or `StreamingLAIRKernel`.
         num_samples: draws S per chain and row; fewer than T (K + R), or they repeat each other.
         coords: labels as in `to_inference_data`.
 
@@ -38,7 +39,8 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
-        ValueError: if `num_samples` is below 1, or nothing was drawn because nothing is missing.
+        ValueError: if `num_samples` is below 1 or above the slots of a `StreamingLAIRKernel`, or
+            nothing was drawn because nothing is missing.
 
     Example:
         >>> import pyro
@@ -63,9 +65,12 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
     program = kernel.bind(mcmc._args, mcmc._kwargs)
 
-    ancestor = multinomial(info.log_weight.flatten(1, 2), num_samples)
-    proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
-    z = take_rows(proposals, ancestor)
+    if isinstance(kernel, StreamingLAIRKernel):
+        z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
+    else:
+        ancestor = multinomial(info.log_weight.flatten(1, 2), num_samples)
+        proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
+        z = take_rows(proposals, ancestor)
     x, lp = _impute_each(program, z)
 
     run = kernel.collect(mcmc)
@@ -77,6 +82,16 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         attrs={**run.attrs, "pooled_from": info.log_weight[0, :, :, 0].numel()},
     )
     return make_inference_data(pooled, coords=coords)
+
+
+def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
+    """Latents of the first slots, (C, S, B, ...)."""
+    num_slots = reservoir.score.shape[1]
+    if num_samples > num_slots:
+        raise ValueError(
+            f"num_samples must be at most the kernel's num_slots={num_slots}, got {num_samples}."
+        )
+    return {name: value[:, :num_samples] for name, value in reservoir.z.items()}
 
 
 def _impute_each(program: Program, z: Latents) -> tuple[Tensor, Tensor]:
