@@ -102,3 +102,27 @@ def test_smoke_preset_and_going_on(twin, tmp_path):
     other = run("--seed", "1")
     assert other.returncode != 0
     assert "give another --out" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twin", ["numpyro", "pyro"])
+def test_small_preset_meets_the_paper(twin, tmp_path):
+    """AC-MWG and resampled LAIR at or below the paper's divergence in all three pitfalls.
+
+    Four standard errors are allowed: false alarm 3e-3 per number by Student's t, 7 degrees.
+    """
+    pytest.importorskip(twin)
+    script = FOLDER / f"toy_grid_{twin}.py"
+    run = subprocess.run(
+        [sys.executable, script, "--preset", "small", "--out", tmp_path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2_000:]
+    rows = json.loads((tmp_path / "results.json").read_text())
+    found = {(row["method"], row["condition"]): row for row in rows}
+    for method in ("AC-MWG", "LAIR 4+1 resampled", "LAIR 19+1 resampled"):
+        for pitfall in ("I", "II", "III"):
+            row = found[method, pitfall]
+            assert row["value"] - 4 * row["standard_error"] <= row["paper_value"], row
+    for pitfall in ("I", "II", "III"):
+        assert found["MWG", pitfall]["value"] > 5 * found["AC-MWG", pitfall]["value"]

@@ -30,7 +30,7 @@ class KernelState:
 
     chain: Any  # the method's own state; completed rows alone when nothing is missing
     info: Any  # the method's sample statistics of the last step
-    rng_state: Tensor  # torch's random state after the step, on the host
+    rng_state: Tensor  # state of torch's generator on the data's device after the step
     site: str
 
     @property
@@ -104,9 +104,9 @@ class ProgramKernel(MCMCKernel):
         self._program = program = self.bind(args, kwargs)
         if nothing_missing:
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
-            return KernelState(Complete(x), (), torch.get_rng_state(), self.site)
+            return KernelState(Complete(x), (), random_state(x.device), self.site)
         x, z = starting_values(program, num_chains, self.num_particles, init_params)
-        return KernelState(self.start(program, x, z), (), torch.get_rng_state(), self.site)
+        return KernelState(self.start(program, x, z), (), random_state(x.device), self.site)
 
     @torch.no_grad()
     def advance(self, state: KernelState) -> KernelState:
@@ -116,7 +116,7 @@ class ProgramKernel(MCMCKernel):
         if self._program is None:
             raise RuntimeError("Call `init` (or `setup`) with the data first.")
         chain, info = self.step(self._program, state.chain)
-        return KernelState(chain, info, torch.get_rng_state(), self.site)
+        return KernelState(chain, info, random_state(self._program.x_obs.device), self.site)
 
     # --- one chain: pyro.infer.mcmc.MCMCKernel ----------------------------------------------
 
@@ -232,6 +232,19 @@ class ProgramKernel(MCMCKernel):
                 stacklevel=2,
             )
         return bool(mask_array.all())
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that draws on a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Let a device's generator go on from a state."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def _recorded(setting: Any) -> Any:

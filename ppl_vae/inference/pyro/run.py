@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro
-import torch
 from pyro.infer.mcmc.api import MCMC as HostMCMC
 from pyro.infer.mcmc.api import _UnarySampler
 from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.inference.pyro.mcmc import KernelState, ProgramKernel, stack_info
+from ppl_vae.inference.pyro.mcmc import KernelState, ProgramKernel, set_random_state, stack_info
 
 __all__ = ["MCMC"]
 
@@ -121,7 +120,7 @@ class MCMC(HostMCMC):
         state = self.kernel.init(self.num_chains, self._init_params, args, kwargs)
         if self.post_warmup_state is not None:
             state, num_warmup = self.post_warmup_state, 0
-            torch.set_rng_state(state.rng_state)
+            set_random_state(state.rng_state, state.z[self.kernel.site].device)
         draws: dict[str, Tensor] = {}
         infos: list[Any] = []
         hook = self.sampler.hook

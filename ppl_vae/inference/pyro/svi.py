@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
-from ppl_vae.inference.pyro.mcmc import as_numpy
+from ppl_vae.inference.pyro.mcmc import as_numpy, random_state, set_random_state
 from ppl_vae.inference.pyro.objectives import ELBO, find_objective
 from ppl_vae.inference.pyro.program import split_data
 from ppl_vae.masks import check_data
@@ -213,11 +213,17 @@ def _arrays(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _device(optimiser: torch.optim.Optimizer) -> torch.device:
+    return optimiser.param_groups[0]["params"][0].device
+
+
 def _save(
     path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray, step: int, seed: int
 ) -> None:
     run = {"step": np.asarray(step), "seed": np.asarray(seed), "losses": losses[:step]}
-    write_checkpoint(path, {**_arrays(optimiser), **run, "rng": torch.get_rng_state().numpy()})
+    write_checkpoint(
+        path, {**_arrays(optimiser), **run, "rng": random_state(_device(optimiser)).numpy()}
+    )
 
 
 def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> tuple[int, int]:
@@ -230,7 +236,7 @@ def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> 
             "step": torch.as_tensor(arrays[f"step_{i}"]),
             **{n: moment.to(parameter.device) for n, moment in moments.items()},
         }
-    torch.set_rng_state(torch.as_tensor(arrays["rng"]))
+    set_random_state(torch.as_tensor(arrays["rng"]), _device(optimiser))
     step = min(int(arrays["step"]), len(losses))
     losses[:step] = arrays["losses"][:step]
     return step, int(arrays["seed"])
