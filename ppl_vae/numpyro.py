@@ -24,6 +24,7 @@ from ppl_vae.inference.numpyro.diagnostics import (
     mcse_mean,
     rhat,
 )
+from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.mwg import MWGKernel
@@ -49,6 +50,7 @@ __all__ = [
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
     "StreamingLAIRKernel",
+    "annealed",
     "completed",
     "convergence",
     "diagnose",
@@ -62,6 +64,7 @@ __all__ = [
     "resampling",
     "rhat",
     "summary",
+    "tempered",
     "to_inference_data",
     "weighting",
 ]

@@ -21,6 +21,7 @@ from ppl_vae.inference.pyro.diagnostics import (
     mcse_mean,
     rhat,
 )
+from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.mwg import MWGKernel
@@ -47,6 +48,7 @@ __all__ = [
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
     "StreamingLAIRKernel",
+    "annealed",
     "completed",
     "convergence",
     "diagnose",
@@ -60,6 +62,7 @@ __all__ = [
     "resampling",
     "rhat",
     "summary",
+    "tempered",
     "to_inference_data",
     "weighting",
 ]

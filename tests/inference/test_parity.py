@@ -225,7 +225,7 @@ HOSTS_OWN = {"MCMC"}  # the host's class, and its drop-in
 MODULES = {"resampling", "weighting"}
 FILES = [
     "metropolis", "history", "resampling", "rows", "program", "likelihood", "contract", "mcmc",
-    "pseudo_gibbs", "mwg", "ac_mwg", "lair", "weighting", "baselines", "streaming_lair",
+    "pseudo_gibbs", "mwg", "ac_mwg", "lair", "weighting", "baselines", "guides", "streaming_lair",
     "pooling", "svi",
     "objectives", "diagnostics",
 ]  # fmt: skip

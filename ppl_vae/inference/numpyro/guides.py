@@ -1,0 +1,115 @@
+"""Guides made wider: proposals that reach further than the encoder that was trained.
+
+MWG, AC-MWG and LAIR stay exact with any guide of full support, so that a wider one changes their
+speed and never their law: `LAIRKernel(model, tempered(guide, 1.5))`. Simkus and Gutmann (2023) use
+both as variants.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.primitives import Messenger
+
+from ppl_vae.inference.numpyro.program import accepts_mask
+
+__all__ = ["annealed", "tempered"]
+
+
+def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any]:
+    """Return the guide with the scales of its latent sites multiplied by `temperature`.
+
+    Args:
+        guide: its latent sites normal or Student-t, of any shape.
+        temperature: above 0; 1 changes nothing.
+
+    Raises:
+        ValueError: if `temperature` is not positive.
+        NotImplementedError: when run, for a site of another family.
+
+    Example:
+        >>> from numpyro import handlers
+        >>> from ppl_vae.numpyro import VAE, tempered
+        >>> vae = VAE((4,), 2, hidden=(8,))
+        >>> guide = handlers.seed(tempered(vae.guide, 2.0), 0)
+        >>> guide(jnp.ones((3, 4)))
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}.")
+
+    def wider(d: dist.Distribution, mask: Array) -> dist.Distribution:
+        del mask
+        return _moved(d, lambda loc, scale: (loc, temperature * scale))
+
+    return _with_sites(guide, wider)
+
+
+def annealed(guide: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the guide drawn towards the prior N(0, 1) by the share f of a row that is missing.
+
+        loc' = (1 - f) loc,  scale' = (1 - f) scale + f
+
+    Args:
+        guide: its latent sites normal or Student-t, of any shape, with a standard normal prior.
+
+    Raises:
+        NotImplementedError: when run, for a site of another family.
+
+    Example:
+        >>> from numpyro import handlers
+        >>> from ppl_vae.numpyro import VAE, annealed
+        >>> vae = VAE((4,), 2, hidden=(8,))
+        >>> guide = handlers.seed(annealed(vae.guide), 0)
+        >>> guide(jnp.ones((3, 4)), mask=jnp.arange(4) < jnp.arange(3)[:, None])
+    """
+
+    def towards_prior(d: dist.Distribution, mask: Array) -> dist.Distribution:
+        missing = 1 - mask.reshape(len(mask), -1).mean(1)
+        f = missing.reshape(-1, *(1,) * d.event_dim)
+        return _moved(d, lambda loc, scale: ((1 - f) * loc, (1 - f) * scale + f))
+
+    return _with_sites(guide, towards_prior)
+
+
+class _Sites(Messenger):
+    """Replaces the distributions of latent sites."""
+
+    def __init__(self, change: Callable[[Any, Array], Any], mask: Array) -> None:
+        super().__init__()
+        self.change = change
+        self.mask = mask
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            msg["fn"] = self.change(msg["fn"], self.mask)
+
+
+def _with_sites(guide: Callable[..., Any], change: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Array, *args: Any, mask: Array | None = None, **kwargs: Any) -> Any:
+        mask = jnp.ones(jnp.shape(x), bool) if mask is None else mask
+        if accepts_mask(guide):
+            kwargs = {**kwargs, "mask": mask}
+        with _Sites(change, mask):
+            return guide(x, *args, **kwargs)
+
+    return run
+
+
+def _moved(d: Any, move: Callable[[Array, Array], tuple[Array, Array]]) -> dist.Distribution:
+    """A normal or Student-t distribution with another location and scale."""
+    entry = d
+    while isinstance(entry, dist.Independent | dist.ExpandedDistribution):
+        entry = entry.base_dist
+    if not isinstance(entry, dist.Normal | dist.StudentT):
+        raise NotImplementedError(
+            f"A {type(entry).__name__} cannot be widened: only normal and Student-t sites of a "
+            "guide can."
+        )
+    loc, scale = move(*(jnp.broadcast_to(a, d.shape()) for a in (entry.loc, entry.scale)))
+    if isinstance(entry, dist.StudentT):
+        return dist.StudentT(jnp.broadcast_to(entry.df, d.shape()), loc, scale).to_event(
+            d.event_dim
+        )
+    return dist.Normal(loc, scale).to_event(d.event_dim)

@@ -1,0 +1,113 @@
+"""Guides made wider: proposals that reach further than the encoder that was trained.
+
+MWG, AC-MWG and LAIR stay exact with any guide of full support, so that a wider one changes their
+speed and never their law: `LAIRKernel(model, tempered(guide, 1.5))`. Simkus and Gutmann (2023) use
+both as variants.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions import Independent, Normal, StudentT
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ppl_vae.inference.pyro.program import accepts_mask
+
+__all__ = ["annealed", "tempered"]
+
+
+def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any]:
+    """Return the guide with the scales of its latent sites multiplied by `temperature`.
+
+    Args:
+        guide: its latent sites normal or Student-t, of any shape.
+        temperature: above 0; 1 changes nothing.
+
+    Raises:
+        ValueError: if `temperature` is not positive.
+        NotImplementedError: when run, for a site of another family.
+
+    Example:
+        >>> from ppl_vae.pyro import VAE, tempered
+        >>> vae = VAE((4,), 2, hidden=(8,))
+        >>> guide = tempered(vae.guide, 2.0)
+        >>> guide(torch.ones(3, 4))
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}.")
+
+    def wider(d: Distribution, mask: Tensor) -> Distribution:
+        del mask
+        return _moved(d, lambda loc, scale: (loc, temperature * scale))
+
+    return _with_sites(guide, wider)
+
+
+def annealed(guide: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the guide drawn towards the prior N(0, 1) by the share f of a row that is missing.
+
+        loc' = (1 - f) loc,  scale' = (1 - f) scale + f
+
+    Args:
+        guide: its latent sites normal or Student-t, of any shape, with a standard normal prior.
+
+    Raises:
+        NotImplementedError: when run, for a site of another family.
+
+    Example:
+        >>> from ppl_vae.pyro import VAE, annealed
+        >>> vae = VAE((4,), 2, hidden=(8,))
+        >>> guide = annealed(vae.guide)
+        >>> guide(torch.ones(3, 4), mask=torch.arange(4) < torch.arange(3)[:, None])
+    """
+
+    def towards_prior(d: Distribution, mask: Tensor) -> Distribution:
+        missing = 1 - mask.flatten(1).float().mean(1)
+        f = missing.reshape(-1, *[1] * len(d.event_shape))
+        return _moved(d, lambda loc, scale: ((1 - f) * loc, (1 - f) * scale + f))
+
+    return _with_sites(guide, towards_prior)
+
+
+class _Sites(Messenger):
+    """Replaces the distributions of latent sites."""
+
+    def __init__(self, change: Callable[[Any, Tensor], Any], mask: Tensor) -> None:
+        super().__init__()
+        self.change = change
+        self.mask = mask
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg):
+            msg["fn"] = self.change(msg["fn"], self.mask)
+
+
+def _with_sites(guide: Callable[..., Any], change: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Tensor, *args: Any, mask: Tensor | None = None, **kwargs: Any) -> Any:
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        if accepts_mask(guide):
+            kwargs = {**kwargs, "mask": mask}
+        with _Sites(change, mask):
+            return guide(x, *args, **kwargs)
+
+    return run
+
+
+def _moved(d: Any, move: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Distribution:
+    """A normal or Student-t distribution with another location and scale."""
+    entry = d
+    while isinstance(entry, Independent):
+        entry = entry.base_dist
+    if not isinstance(entry, Normal | StudentT):
+        raise NotImplementedError(
+            f"A {type(entry).__name__} cannot be widened: only normal and Student-t sites of a "
+            "guide can."
+        )
+    loc, scale = move(*(a.expand(d.shape()) for a in (entry.loc, entry.scale)))
+    if isinstance(entry, StudentT):
+        return StudentT(entry.df.expand(d.shape()), loc, scale).to_event(len(d.event_shape))
+    return Normal(loc, scale).to_event(len(d.event_shape))
