@@ -65,7 +65,11 @@ def test_what_is_kept_and_refused(backend):
     assert "proposals" not in mcmc.get_extra_fields()["info"]._fields
     idata = backend.api.to_inference_data(mcmc)
     assert idata["posterior"].attrs["num_slots"] == 5
-    assert pooled(backend, mcmc, 5)["posterior"]["z"].shape == (1, 5, 2, 2)
+    results = pooled(backend, mcmc, 5)
+    assert results["posterior"]["z"].shape == (1, 5, 2, 2)
+    assert results["posterior"].attrs["pooled_from"] == 3 * 5
+    assert np.isnan(results["sample_stats"]["khat"]).all()  # 15 weights have no tail
+    assert [f.pitfall for f in backend.api.diagnose(results)].count("heavy weights") == 0
     with pytest.raises(ValueError, match="at most the kernel's num_slots=5, got 6"):
         pooled(backend, mcmc, 6)
     with pytest.raises(ValueError, match="num_slots must be an integer >= 1, got 0"):

@@ -65,8 +65,10 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
     program = kernel.bind(mcmc._args, mcmc._kwargs)
 
+    num_iterations = info.log_weight.shape[1]
     key_ancestor, key_x = random.split(key)
     if isinstance(kernel, StreamingLAIRKernel):
+        num_iterations += mcmc.num_warmup
         z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
     else:
         keys = random.split(key_ancestor, len(info.log_weight))
@@ -81,7 +83,7 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
         completed=x,
         latents=z,
         stats={"lp": lp, "khat": run.stats["khat"]},
-        attrs={**run.attrs, "pooled_from": int(np.prod(info.log_weight.shape[1:3]))},
+        attrs={**run.attrs, "pooled_from": num_iterations * info.log_weight.shape[2]},
     )
     return make_inference_data(pooled, coords=coords)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -66,7 +67,7 @@ def step(
     log_q = program.log_proposal_of_each(z, state.x)
     log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
 
-    # 3. and 4.
+    # 3. Resample, and 4. impute.
     weighed = Weighed(z, log_joint, likelihood, log_weight)
     return renew(program, weighed, num_particles, transform, resample)
 
@@ -185,10 +186,15 @@ class LAIRKernel(ProgramKernel):
         )
 
     def collect(self, mcmc: Any) -> Run:
-        """Return the draws, and k-hat of the weights of all iterations per chain and row."""
+        """Return the draws, and k-hat of the weights of all iterations per chain and row.
+
+        It is NaN where fewer than 25 weights were kept, too few for a tail.
+        """
         run = super().collect(mcmc)
         if "log_weight" not in run.stats:
             return run
         log_weight = run.stats["log_weight"]  # (C, T, P, B)
         pooled = log_weight.reshape(len(log_weight), -1, log_weight.shape[-1])
-        return replace(run, stats={**run.stats, "khat": pareto_khat(pooled, axis=1)})
+        khat = pareto_khat(pooled, axis=1)
+        khat[:] = khat if pooled.shape[1] >= 25 else np.nan
+        return replace(run, stats={**run.stats, "khat": khat})

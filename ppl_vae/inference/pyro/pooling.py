@@ -65,7 +65,9 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
     program = kernel.bind(mcmc._args, mcmc._kwargs)
 
+    num_iterations = info.log_weight.shape[1]
     if isinstance(kernel, StreamingLAIRKernel):
+        num_iterations += mcmc.warmup_steps
         z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
     else:
         ancestor = multinomial(info.log_weight.flatten(1, 2), num_samples)
@@ -79,7 +81,7 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         completed=as_numpy(x),
         latents={name: as_numpy(value) for name, value in z.items()},
         stats={"lp": as_numpy(lp), "khat": run.stats["khat"]},
-        attrs={**run.attrs, "pooled_from": info.log_weight[0, :, :, 0].numel()},
+        attrs={**run.attrs, "pooled_from": num_iterations * info.log_weight.shape[2]},
     )
     return make_inference_data(pooled, coords=coords)
 
