@@ -34,7 +34,8 @@ def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any
         >>> from ppl_vae.numpyro import VAE, tempered
         >>> vae = VAE((4,), 2, hidden=(8,))
         >>> guide = handlers.seed(tempered(vae.guide, 2.0), 0)
-        >>> guide(jnp.ones((3, 4)))
+        >>> guide(jnp.ones((3, 4))).shape
+        (3, 2)
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}.")
@@ -62,7 +63,8 @@ def annealed(guide: Callable[..., Any]) -> Callable[..., Any]:
         >>> from ppl_vae.numpyro import VAE, annealed
         >>> vae = VAE((4,), 2, hidden=(8,))
         >>> guide = handlers.seed(annealed(vae.guide), 0)
-        >>> guide(jnp.ones((3, 4)), mask=jnp.arange(4) < jnp.arange(3)[:, None])
+        >>> guide(jnp.ones((3, 4)), mask=jnp.arange(4) < jnp.arange(3)[:, None]).shape
+        (3, 2)
     """
 
     def towards_prior(d: dist.Distribution, mask: Array) -> dist.Distribution:

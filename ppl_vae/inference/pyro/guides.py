@@ -35,7 +35,8 @@ def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any
         >>> from ppl_vae.pyro import VAE, tempered
         >>> vae = VAE((4,), 2, hidden=(8,))
         >>> guide = tempered(vae.guide, 2.0)
-        >>> guide(torch.ones(3, 4))
+        >>> guide(torch.ones(3, 4)).shape
+        torch.Size([3, 2])
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}.")
@@ -62,7 +63,8 @@ def annealed(guide: Callable[..., Any]) -> Callable[..., Any]:
         >>> from ppl_vae.pyro import VAE, annealed
         >>> vae = VAE((4,), 2, hidden=(8,))
         >>> guide = annealed(vae.guide)
-        >>> guide(torch.ones(3, 4), mask=torch.arange(4) < torch.arange(3)[:, None])
+        >>> guide(torch.ones(3, 4), mask=torch.arange(4) < torch.arange(3)[:, None]).shape
+        torch.Size([3, 2])
     """
 
     def towards_prior(d: Distribution, mask: Tensor) -> Distribution:
