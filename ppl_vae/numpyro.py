@@ -27,6 +27,9 @@ from ppl_vae.inference.numpyro.diagnostics import (
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
+from ppl_vae.inference.numpyro.missingness import logistic_missingness, pattern_missingness
+from ppl_vae.inference.numpyro.mnar_lair import MNARLAIRKernel
+from ppl_vae.inference.numpyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO
 from ppl_vae.inference.numpyro.pooling import pool
@@ -45,6 +48,8 @@ __all__ = [
     "Convergence",
     "Fitted",
     "LAIRKernel",
+    "MNARLAIRKernel",
+    "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
     "PriorResamplingKernel",
@@ -58,7 +63,9 @@ __all__ = [
     "ess_tail",
     "fit",
     "load",
+    "logistic_missingness",
     "mcse_mean",
+    "pattern_missingness",
     "pool",
     "register_rule",
     "resampling",

@@ -24,6 +24,9 @@ from ppl_vae.inference.pyro.diagnostics import (
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
+from ppl_vae.inference.pyro.missingness import logistic_missingness, pattern_missingness
+from ppl_vae.inference.pyro.mnar_lair import MNARLAIRKernel
+from ppl_vae.inference.pyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO
 from ppl_vae.inference.pyro.pooling import pool
@@ -43,6 +46,8 @@ __all__ = [
     "Convergence",
     "Fitted",
     "LAIRKernel",
+    "MNARLAIRKernel",
+    "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
     "PriorResamplingKernel",
@@ -56,7 +61,9 @@ __all__ = [
     "ess_tail",
     "fit",
     "load",
+    "logistic_missingness",
     "mcse_mean",
+    "pattern_missingness",
     "pool",
     "register_rule",
     "resampling",

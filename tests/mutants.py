@@ -23,6 +23,7 @@ TESTS = (
     "tests/inference/test_geweke_sbc.py",
     "tests/inference/test_parity.py",
     "tests/inference/test_invariants.py",
+    "tests/inference/test_mnar.py",
 )
 
 # name: (file, what stands there in NumPyro, what the mutant says), then the same for Pyro.
@@ -99,11 +100,17 @@ MUTANTS = {
             "resample(0 * chosen_by, num_particles)",
         ),
     },
+    "MNAR: the mask's density left out of LAIR's weights": {
+        "both": ("mnar_lair.py", "proposed.log_weight + log_missing", "proposed.log_weight"),
+    },
+    "MNAR: every proposed x accepted": {
+        "both": ("mnar_mwg.py", "log_missing_new - log_missing", "log_missing_new * 0"),
+    },
     "key reused": {
         "numpyro": (
             "mwg.py",
-            "key_z, key_accept, key_x = random.split(key, 3)",
-            "key_z = key_accept = key_x = key",
+            "key_z, key_accept = random.split(key)",
+            "key_z = key_accept = key",
         ),
     },
     "observed entries drawn anew": {

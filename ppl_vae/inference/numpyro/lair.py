@@ -25,7 +25,10 @@ from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.weighting import log_mixture
 from ppl_vae.inference_data import Run
 
-__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "renew", "step"]
+__all__ = [
+    "LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "lair_info", "renew", "step", "weigh",
+    "without_nan",
+]  # fmt: skip
 
 
 class LAIRState(NamedTuple):
@@ -56,24 +59,9 @@ def step(
     resample: Callable[[Array, Array, int], Array] = multinomial,
 ) -> tuple[LAIRState, LAIRInfo]:
     """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
-    key_q, key_prior, key_next = random.split(key, 3)
-    num_particles = state.x.shape[0]
-
-    # 1. Propose: one latent from each particle's encoder, R from the prior.
-    z = jax.vmap(program.propose)(random.split(key_q, num_particles), state.x)
-    if num_prior > 0:
-        z_prior = jax.vmap(program.propose_from_prior)(random.split(key_prior, num_prior))
-        z = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), z, z_prior)
-
-    # 2. Weigh: p(x_o, z) over the density that proposed it.
-    log_prior, likelihood = jax.vmap(program.decode)(z)
-    log_joint = log_prior + jax.vmap(program.log_observed)(likelihood)
-    log_q = jax.vmap(jax.vmap(program.log_proposal, (0, None)), (None, 0), 1)(z, state.x)
-    log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
-
-    # 3. Resample, and 4. impute.
-    weighed = Weighed(z, log_joint, likelihood, log_weight)
-    return renew(key_next, program, weighed, num_particles, transform, resample)
+    key_weigh, key_renew = random.split(key)
+    proposed = weigh(key_weigh, program, state.x, num_prior, log_denominator)
+    return renew(key_renew, program, proposed, len(state.x), transform, resample)
 
 
 class Weighed(NamedTuple):
@@ -83,6 +71,30 @@ class Weighed(NamedTuple):
     log_joint: Array  # log p(x_o, z), (P, B)
     likelihood: dist.Distribution  # p(x | z), batch shape (P, B)
     log_weight: Array  # (P, B)
+
+
+def weigh(
+    key: Array,
+    program: Program,
+    x: Array,
+    num_prior: int,
+    log_denominator: Callable[[Array, Array, int], Array],
+) -> Weighed:
+    """Propose latents from completed rows x (K, B, *event), and weigh them."""
+    key_q, key_prior = random.split(key)
+
+    # 1. Propose: one latent from each particle's encoder, R from the prior.
+    z = jax.vmap(program.propose)(random.split(key_q, len(x)), x)
+    if num_prior > 0:
+        z_prior = jax.vmap(program.propose_from_prior)(random.split(key_prior, num_prior))
+        z = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), z, z_prior)
+
+    # 2. Weigh: p(x_o, z) over the density that proposed it.
+    log_prior, likelihood = jax.vmap(program.decode)(z)
+    log_joint = log_prior + jax.vmap(program.log_observed)(likelihood)
+    log_q = jax.vmap(jax.vmap(program.log_proposal, (0, None)), (None, 0), 1)(z, x)
+    log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
+    return Weighed(z, log_joint, likelihood, log_weight)
 
 
 def renew(
@@ -95,7 +107,7 @@ def renew(
 ) -> tuple[LAIRState, LAIRInfo]:
     """Resample the population from weighed proposals, and impute."""
     key_ancestor, key_x = random.split(key)
-    log_weight = jnp.where(jnp.isnan(proposed.log_weight), -jnp.inf, proposed.log_weight)
+    log_weight = without_nan(proposed.log_weight)
 
     # 3. Resample one ancestor a particle, among all proposals of the row.
     chosen_by = log_weight if transform is None else transform(log_weight)
@@ -104,9 +116,18 @@ def renew(
 
     # 4. Impute x_m ~ p(x_m | x_o, z).
     x = jax.vmap(program.impute)(random.split(key_x, num_particles), likelihood)
+    return LAIRState(x, z), lair_info(lp, log_weight, proposed.z)
+
+
+def without_nan(log_weight: Array) -> Array:
+    """Let a proposal without a weight never be drawn."""
+    return jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
+
+
+def lair_info(lp: Array, log_weight: Array, proposals: Latents) -> LAIRInfo:
+    """Return the statistics of one step."""
     diverging = (log_weight == -jnp.inf).all(0)
-    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, proposed.z)
-    return LAIRState(x, z), info
+    return LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, proposals)
 
 
 def ess_weights(log_weight: Array) -> Array:

@@ -104,6 +104,10 @@ class ProgramKernel(MCMCKernel):
         """Return the chain's next state and the statistics of the step."""
         raise NotImplementedError
 
+    def check(self, key: Array, program: Program) -> None:
+        """Raise where the program cannot be sampled."""
+        check_program(key, program)
+
     def redecode(self, program: Program, state: Any) -> Any:
         """Recompute what the state caches of the model."""
         return state
@@ -232,7 +236,7 @@ class ProgramKernel(MCMCKernel):
             np.asarray(x), None if mask is None else np.asarray(mask), site=self.site
         )
         with jax.ensure_compile_time_eval():
-            check_program(random.key(0), self.bind((x, *args), {**kwargs, "mask": mask}))
+            self.check(random.key(0), self.bind((x, *args), {**kwargs, "mask": mask}))
         if mask_array.all():
             warnings.warn(
                 f"All {len(mask_array)} rows are complete: nothing is missing, so nothing is drawn "

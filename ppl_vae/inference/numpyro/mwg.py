@@ -15,7 +15,9 @@ from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
 
-__all__ = ["MWGInfo", "MWGKernel", "MWGState", "log_ratio", "step"]
+__all__ = [
+    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_ratio", "move_latents", "step"
+]  # fmt: skip
 
 
 class Decoded(NamedTuple):
@@ -63,23 +65,29 @@ def log_ratio(program: Program, x: Array, proposed: Decoded, current: Decoded) -
     return log_target_new - log_target_old + log_q_old - log_q_new
 
 
-def step(key: Array, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
-    """Propose z' ~ q(z | x_o, x_m), accept or keep z, then draw x_m ~ p(x_m | x_o, z)."""
-    key_z, key_accept, key_x = random.split(key, 3)
-
-    proposed = decode(program, program.propose(key_z, state.x))
-    log_a = log_ratio(program, state.x, proposed, state.current)
+def move_latents(
+    key: Array, program: Program, x: Array, current: Decoded
+) -> tuple[Decoded, MWGInfo]:
+    """Propose z' ~ q(z | x_o, x_m), and accept it or keep z."""
+    key_z, key_accept = random.split(key)
+    proposed = decode(program, program.propose(key_z, x))
+    log_a = log_ratio(program, x, proposed, current)
     accepted = accept_rows(key_accept, log_a)
-    current = select_rows(accepted, proposed, state.current)
-
-    x = program.impute(key_x, current.likelihood)
+    current = select_rows(accepted, proposed, current)
     info = MWGInfo(
         lp=current.log_prior + current.log_observed,
         acceptance_rate=accept_probability(log_a),
         accepted=accepted,
         diverging=log_a != log_a,
     )
-    return MWGState(x, current), info
+    return current, info
+
+
+def step(key: Array, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
+    """Move the latents, then draw x_m ~ p(x_m | x_o, z)."""
+    key_z, key_x = random.split(key)
+    current, info = move_latents(key_z, program, state.x, state.current)
+    return MWGState(program.impute(key_x, current.likelihood), current), info
 
 
 class MWGKernel(ProgramKernel):

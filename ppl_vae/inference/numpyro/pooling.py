@@ -22,7 +22,7 @@ from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.streaming_lair import Reservoir, StreamingLAIRKernel
 from ppl_vae.inference_data import make_inference_data
 
-__all__ = ["pool"]
+__all__ = ["impute_each", "pool"]
 
 
 def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
@@ -75,7 +75,7 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
         resample = partial(_resample, num_samples=num_samples)
         z = jax.lax.map(resample, (keys, info.proposals, info.log_weight))
     keys = random.split(key_x, len(info.log_weight))
-    draws = jax.lax.map(lambda of_chain: _impute_each(of_chain[0], program, of_chain[1]), (keys, z))
+    draws = jax.lax.map(lambda of_chain: impute_each(of_chain[0], program, of_chain[1]), (keys, z))
     x, z, lp = jax.tree.map(np.asarray, draws)
     run = kernel.collect(mcmc)
     pooled = replace(
@@ -109,14 +109,16 @@ def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
     return {name: value[:, :num_samples] for name, value in z.items()}
 
 
-def _impute_each(key: Array, program: Program, z: Any) -> Any:
+def impute_each(key: Array, program: Program, z: Any) -> Any:
     """Complete the rows at every draw of z, (S, B, ...)."""
 
     def impute(key_and_z: Any) -> Any:
         key, z = key_and_z
+        z = dict(z)
+        x = z.pop(program.site, None)  # drawn with z, and weighed with it
         log_prior, likelihood = program.decode(z)
         lp = log_prior + program.log_observed(likelihood)
-        return program.impute(key, likelihood), z, lp
+        return program.impute(key, likelihood) if x is None else x, z, lp
 
     num_samples = len(jax.tree.leaves(z)[0])
     return jax.lax.map(impute, (random.split(key, num_samples), z), batch_size=32)

@@ -115,6 +115,10 @@ class Program:
         given = self.kwargs.get(GIBBS_SITES_KWARG, {})
         return {name: site for name, site in sites.items() if name not in given}
 
+    def trace_other(self, fn: Callable[..., Any], x: Array, *, key: Array | None = None) -> dict:
+        """Run another program on completed rows, with the run's mask and arguments."""
+        return self._trace(fn, x, self.kwargs, key, None)
+
     def _trace(
         self, fn: Callable[..., Any], x: Array, kwargs: dict, key: Array | None, z: Latents | None
     ) -> dict:

@@ -23,7 +23,10 @@ from ppl_vae.inference.pyro.rows import take_rows
 from ppl_vae.inference.pyro.weighting import log_mixture
 from ppl_vae.inference_data import Run
 
-__all__ = ["LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "renew", "step"]
+__all__ = [
+    "LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "lair_info", "renew", "step", "weigh",
+    "without_nan",
+]  # fmt: skip
 
 
 class LAIRState(NamedTuple):
@@ -53,23 +56,8 @@ def step(
     resample: Callable[[Tensor, int], Tensor] = multinomial,
 ) -> tuple[LAIRState, LAIRInfo]:
     """Propose from every particle's encoder and from the prior, weigh, resample, impute."""
-    num_chains, num_particles = state.x.shape[:2]
-
-    # 1. Propose: one latent from each particle's encoder, R from the prior.
-    z = program.propose(state.x)
-    if num_prior > 0:
-        z_prior = program.propose_from_prior((num_chains, num_prior))
-        z = {name: torch.cat([z[name], z_prior[name]], 1) for name in z}
-
-    # 2. Weigh: p(x_o, z) over the density that proposed it.
-    log_prior, likelihood = program.decode(z)
-    log_joint = log_prior + program.log_observed(likelihood)
-    log_q = program.log_proposal_of_each(z, state.x)
-    log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
-
-    # 3. Resample, and 4. impute.
-    weighed = Weighed(z, log_joint, likelihood, log_weight)
-    return renew(program, weighed, num_particles, transform, resample)
+    proposed = weigh(program, state.x, num_prior, log_denominator)
+    return renew(program, proposed, state.x.shape[1], transform, resample)
 
 
 class Weighed(NamedTuple):
@@ -81,6 +69,27 @@ class Weighed(NamedTuple):
     log_weight: Tensor  # (C, P, B)
 
 
+def weigh(
+    program: Program,
+    x: Tensor,
+    num_prior: int,
+    log_denominator: Callable[[Tensor, Tensor, int], Tensor],
+) -> Weighed:
+    """Propose latents from completed rows x (C, K, B, *event), and weigh them."""
+    # 1. Propose: one latent from each particle's encoder, R from the prior.
+    z = program.propose(x)
+    if num_prior > 0:
+        z_prior = program.propose_from_prior((len(x), num_prior))
+        z = {name: torch.cat([z[name], z_prior[name]], 1) for name in z}
+
+    # 2. Weigh: p(x_o, z) over the density that proposed it.
+    log_prior, likelihood = program.decode(z)
+    log_joint = log_prior + program.log_observed(likelihood)
+    log_q = program.log_proposal_of_each(z, x)
+    log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
+    return Weighed(z, log_joint, likelihood, log_weight)
+
+
 def renew(
     program: Program,
     proposed: Weighed,
@@ -89,7 +98,7 @@ def renew(
     resample: Callable[[Tensor, int], Tensor],
 ) -> tuple[LAIRState, LAIRInfo]:
     """Resample the population from weighed proposals, and impute."""
-    log_weight = torch.where(proposed.log_weight.isnan(), -torch.inf, proposed.log_weight)
+    log_weight = without_nan(proposed.log_weight)
 
     # 3. Resample one ancestor a particle, among all proposals of the row.
     chosen_by = log_weight if transform is None else transform(log_weight)
@@ -98,9 +107,18 @@ def renew(
 
     # 4. Impute x_m ~ p(x_m | x_o, z).
     x = program.impute(likelihood)
+    return LAIRState(x, z), lair_info(lp, log_weight, proposed.z)
+
+
+def without_nan(log_weight: Tensor) -> Tensor:
+    """Let a proposal without a weight never be drawn."""
+    return torch.where(log_weight.isnan(), -torch.inf, log_weight)
+
+
+def lair_info(lp: Tensor, log_weight: Tensor, proposals: Latents) -> LAIRInfo:
+    """Return the statistics of one step."""
     diverging = (log_weight == -torch.inf).all(1)
-    info = LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, proposed.z)
-    return LAIRState(x, z), info
+    return LAIRInfo(lp, log_weight, ess_weights(log_weight), diverging, proposals)
 
 
 def ess_weights(log_weight: Tensor) -> Tensor:

@@ -88,6 +88,10 @@ class ProgramKernel(MCMCKernel):
         """Return the chains' next state and the statistics of the step."""
         raise NotImplementedError
 
+    def check(self, program: Program) -> None:
+        """Raise where the program cannot be sampled."""
+        check_program(program)
+
     # --- many chains at once: ppl_vae.pyro.MCMC ---------------------------------------------
 
     @torch.no_grad()
@@ -224,7 +228,7 @@ class ProgramKernel(MCMCKernel):
         x, args, mask, kwargs = take_data(args, kwargs)
         _, mask_array = check_data(as_numpy(x), as_numpy(mask), site=self.site)
         with torch.random.fork_rng():
-            check_program(self.bind((x, *args), {**kwargs, "mask": mask}))
+            self.check(self.bind((x, *args), {**kwargs, "mask": mask}))
         if mask_array.all():
             warnings.warn(
                 f"All {len(mask_array)} rows are complete: nothing is missing, so nothing is drawn "

@@ -15,7 +15,9 @@ from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
 
-__all__ = ["MWGInfo", "MWGKernel", "MWGState", "log_ratio", "step"]
+__all__ = [
+    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_ratio", "move_latents", "step"
+]  # fmt: skip
 
 
 class Decoded(NamedTuple):
@@ -63,21 +65,25 @@ def log_ratio(program: Program, x: Tensor, proposed: Decoded, current: Decoded) 
     return log_target_new - log_target_old + log_q_old - log_q_new
 
 
-def step(program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
-    """Propose z' ~ q(z | x_o, x_m), accept or keep z, then draw x_m ~ p(x_m | x_o, z)."""
-    proposed = decode(program, program.propose(state.x))
-    log_a = log_ratio(program, state.x, proposed, state.current)
+def move_latents(program: Program, x: Tensor, current: Decoded) -> tuple[Decoded, MWGInfo]:
+    """Propose z' ~ q(z | x_o, x_m), and accept it or keep z."""
+    proposed = decode(program, program.propose(x))
+    log_a = log_ratio(program, x, proposed, current)
     accepted = accept_rows(log_a)
-    current = select_rows(accepted, proposed, state.current)
-
-    x = program.impute(current.likelihood)
+    current = select_rows(accepted, proposed, current)
     info = MWGInfo(
         lp=current.log_prior + current.log_observed,
         acceptance_rate=accept_probability(log_a),
         accepted=accepted,
         diverging=log_a != log_a,
     )
-    return MWGState(x, current), info
+    return current, info
+
+
+def step(program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
+    """Move the latents, then draw x_m ~ p(x_m | x_o, z)."""
+    current, info = move_latents(program, state.x, state.current)
+    return MWGState(program.impute(current.likelihood), current), info
 
 
 class MWGKernel(ProgramKernel):

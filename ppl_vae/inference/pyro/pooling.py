@@ -21,7 +21,7 @@ from ppl_vae.inference.pyro.rows import take_rows
 from ppl_vae.inference.pyro.streaming_lair import Reservoir, StreamingLAIRKernel
 from ppl_vae.inference_data import make_inference_data
 
-__all__ = ["pool"]
+__all__ = ["impute_each", "pool"]
 
 
 @torch.no_grad()
@@ -73,13 +73,13 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         ancestor = multinomial(info.log_weight.flatten(1, 2), num_samples)
         proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
         z = take_rows(proposals, ancestor)
-    x, lp = _impute_each(program, z)
+    x, lp = impute_each(program, z)
 
     run = kernel.collect(mcmc)
     pooled = replace(
         run,
         completed=as_numpy(x),
-        latents={name: as_numpy(value) for name, value in z.items()},
+        latents={name: as_numpy(value) for name, value in z.items() if name != program.site},
         stats={"lp": as_numpy(lp), "khat": run.stats["khat"]},
         attrs={**run.attrs, "pooled_from": num_iterations * info.log_weight.shape[2]},
     )
@@ -96,11 +96,14 @@ def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
     return {name: value[:, :num_samples] for name, value in reservoir.z.items()}
 
 
-def _impute_each(program: Program, z: Latents) -> tuple[Tensor, Tensor]:
+def impute_each(program: Program, z: Latents) -> tuple[Tensor, Tensor]:
     """Complete the rows at every draw of z, (C, S, B, ...), a few draws at a time."""
     parts = []
     for block in zip(*(value.split(32, dim=1) for value in z.values()), strict=True):
-        log_prior, likelihood = program.decode(dict(zip(z, block, strict=True)))
-        parts.append((program.impute(likelihood), log_prior + program.log_observed(likelihood)))
+        at = dict(zip(z, block, strict=True))
+        x = at.pop(program.site, None)  # drawn with z, and weighed with it
+        log_prior, likelihood = program.decode(at)
+        x = program.impute(likelihood) if x is None else x
+        parts.append((x, log_prior + program.log_observed(likelihood)))
     x, lp = zip(*parts, strict=True)
     return torch.cat(x, 1), torch.cat(lp, 1)

@@ -177,6 +177,11 @@ class Program:
         all_axes = torch.Size((*lead, len(self.x_obs))) if z is None else self._axes(z)
         return self._trace(self.model, self._repeated("x_obs", all_axes), z, all_axes, until)
 
+    def trace_other(self, fn: Callable[..., Any], x: Tensor) -> dict[str, dict[str, Any]]:
+        """Run another program on completed rows, with the run's mask and arguments."""
+        axes = x.shape[: x.ndim - self.x_obs.ndim + 1]
+        return self._trace(fn, fold_rows(x, axes), None, axes)
+
     def _trace(
         self,
         fn: Callable[..., Any],
