@@ -114,7 +114,9 @@ def class_squares(
         raise ValueError(f"size must divide height and width {(height, width)}, got {size}.")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-    number: NDArray[np.int64] = np.arange(height)[:, None] // size * (width // size) + np.arange(width) // size
+    number: NDArray[np.int64] = (
+        np.arange(height)[:, None] // size * (width // size) + np.arange(width) // size
+    )
     squares = np.arange(number.max() + 1)
     patterns = np.not_equal(number, squares[:, None, None])
     axes = (len(squares), *[1] * (len(event_shape) - 2), height, width)
@@ -151,7 +153,7 @@ class Squares:
         *_, height, width = shape
         if not 1 <= self.size <= min(height, width):
             raise ValueError(f"size must lie in [1, {min(height, width)}], got {self.size}.")
-        count = 1 + rng.choice(len(self.counts), size=shape[0], p=self.counts)
+        count: NDArray[np.int64] = 1 + rng.choice(len(self.counts), shape[0], p=self.counts)
         lost = np.zeros((shape[0], height, width), bool)
         for number in range(len(self.counts)):
             tall, wide = (self._inside(rng, shape[0], length) for length in (height, width))

@@ -25,6 +25,7 @@ from ppl_vae.inference.numpyro.diagnostics import (
     rhat,
 )
 from ppl_vae.inference.numpyro.guides import annealed, tempered
+from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.missingness import logistic_missingness, pattern_missingness
@@ -34,6 +35,7 @@ from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO
 from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
@@ -47,6 +49,7 @@ __all__ = [
     "ACMWGKernel",
     "Convergence",
     "Fitted",
+    "HistoricalLAIRKernel",
     "LAIRKernel",
     "MNARLAIRKernel",
     "MNARMWGKernel",
@@ -54,6 +57,7 @@ __all__ = [
     "MarginalKernel",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
+    "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
     "annealed",
     "completed",

@@ -22,6 +22,7 @@ from ppl_vae.inference.pyro.diagnostics import (
     rhat,
 )
 from ppl_vae.inference.pyro.guides import annealed, tempered
+from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.missingness import logistic_missingness, pattern_missingness
@@ -32,6 +33,7 @@ from ppl_vae.inference.pyro.objectives import ELBO
 from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.run import MCMC
+from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
@@ -45,6 +47,7 @@ __all__ = [
     "ACMWGKernel",
     "Convergence",
     "Fitted",
+    "HistoricalLAIRKernel",
     "LAIRKernel",
     "MNARLAIRKernel",
     "MNARMWGKernel",
@@ -52,6 +55,7 @@ __all__ = [
     "MarginalKernel",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
+    "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
     "annealed",
     "completed",

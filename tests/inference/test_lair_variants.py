@@ -6,7 +6,8 @@ with probability 5e-4 per number (Student's t with 7 degrees of freedom); the se
 
 import numpy as np
 import pytest
-from oracles import LinearGaussian
+from kernel_parts import chains, module, one_chain, real, seeded
+from oracles import LinearGaussian, excess_of_counts
 from scipy.special import logsumexp
 from test_pooling import pooled, z_scores
 
@@ -28,6 +29,11 @@ def kernel_of(backend, name):
     pair = backend.programs.linear_gaussian(TRUTH, guide_shift=0.3, guide_stretch=1.6)
     if name == "prior":
         return api.PriorResamplingKernel(*pair, num_particles=2, num_prior=6)
+    if name == "historical":
+        return api.HistoricalLAIRKernel(*pair, num_particles=2, num_past=2, history_size=3)
+    if name in SCHEDULES:
+        options = {**SCHEDULES[name], "power": api.weighting.poly(50)}
+        return api.ScheduledLAIRKernel(*pair, num_particles=3, **options)
     options = {
         "own component": {"log_denominator": api.weighting.log_own_component},
         "systematic": {"resample": api.resampling.systematic},
@@ -39,8 +45,13 @@ def kernel_of(backend, name):
     return api.LAIRKernel(*pair, num_particles=3, num_prior=1, **options)
 
 
+SCHEDULES = {
+    "flattened at first": {"num_prior": 1},
+    "prior now and then": {"num_prior": 2, "replenish_every": 3},
+}
 VARIANTS = [
-    "prior", "own component", "systematic", "stratified", "residual", "independent", "truncated"
+    "prior", "own component", "systematic", "stratified", "residual", "independent", "truncated",
+    "historical", *SCHEDULES,
 ]  # fmt: skip
 
 
@@ -96,3 +107,110 @@ def test_settings_are_recorded(backend, tmp_path):
     attrs = idata["posterior"].attrs
     assert (attrs["transform"], attrs["resample"]) == ("truncate", "multinomial")
     assert attrs["log_denominator"] == "log_mixture"
+
+
+def test_smoothed_weights_are_those_that_are_pooled(backend):
+    """A transform that lets one proposal through alone: every pooled draw is that proposal."""
+    mcmc = run(backend, kernel_of(backend, "own component"), 50, 0)
+    chosen = 17
+
+    def only(log_weight):
+        assert log_weight.shape == (NUM_CHAINS, 2, 200)  # chains, rows, pooled proposals
+        return np.where(np.arange(200) == chosen, log_weight, -np.inf)
+
+    proposals = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["info"].proposals["z"])
+    z = np.asarray(pooled(backend, mcmc, 5, transform=only)["posterior"]["z"])
+    expected = proposals.reshape(NUM_CHAINS, 200, 2, 2)[:, None, chosen]
+    np.testing.assert_array_equal(z, np.broadcast_to(expected, z.shape))
+
+
+def test_schedules_by_hand(backend):
+    """Weights of three proposals, two of the guide and one of the prior; float32."""
+    scheduled = module(backend, "scheduled_lair")
+    log_q = np.log([[0.2, 0.4], [0.6, 0.3], [0.1, 0.5]])[..., None]  # (P, K, 1)
+    log_prior = np.log([[0.3], [0.7], [0.2]])  # (P, 1)
+    mixture = [[(0.2 + 0.4 + 0.3) / 3], [(0.6 + 0.3 + 0.7) / 3], [(0.1 + 0.5 + 0.2) / 3]]
+    alone = [[(0.2 + 0.4) / 2 * 2 / 3], [(0.6 + 0.3) / 2 * 2 / 3], [np.inf]]
+    for replenish, expected in ((True, mixture), (False, alone)):
+        arrays = [chains(backend, real(backend, value)) for value in (log_q, log_prior)]
+        flag = backend.array(np.array(replenish))
+        value = scheduled.log_scheduled_mixture(*arrays, 1, replenish=flag)
+        np.testing.assert_allclose(np.exp(one_chain(backend, value)), expected, rtol=1e-5)
+
+
+def test_prior_proposals_come_at_every_third_iteration(backend):
+    log_weight = backend.info(run(backend, kernel_of(backend, "prior now and then"), 9, 0))[
+        "log_weight"
+    ]  # (chain, iteration, proposal, row)
+    absent = (log_weight == -np.inf).all((0, 3))
+    expected = np.zeros((9, 5), bool)
+    expected[np.arange(9) % 3 != 0, 3:] = True
+    np.testing.assert_array_equal(absent, expected)
+
+
+@pytest.mark.exact
+def test_flattened_weights_choose_the_ancestors(backend):
+    """Share of particles that keep the heaviest proposal: softmax of power * log w, |t| < 6."""
+    pair = backend.programs.linear_gaussian(TRUTH, guide_shift=0.3, guide_stretch=1.6)
+    kernel = backend.api.ScheduledLAIRKernel(*pair, num_particles=3, power=lambda t: 0.3 + 0 * t)
+    mcmc = run(backend, kernel, 1_000, 0)
+    info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+    log_weight, proposals = np.asarray(info.log_weight, float), np.asarray(info.proposals["z"])
+    heaviest = log_weight.argmax(2)[:, :, None]  # (chain, iteration, 1, row)
+    best = np.take_along_axis(proposals, heaviest[..., None], 2)
+    kept = (backend.draws(mcmc)["z"] == best).all(-1).mean(2)
+    expected = np.exp(0.3 * log_weight - logsumexp(0.3 * log_weight, axis=2, keepdims=True)).max(2)
+    assert np.abs(z_scores(kept - expected, np.zeros(2))).max() < 6
+    full = np.exp(log_weight - logsumexp(log_weight, axis=2, keepdims=True)).max(2)
+    assert np.abs(z_scores(kept - full, np.zeros(2))).max() > 6
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("HistoricalLAIRKernel", {"num_past": 0}, ValueError, "num_past must be .* >= 1, got 0"),
+        ("HistoricalLAIRKernel", {"num_past": 3, "history_size": 2}, ValueError, "num_past=3, got"),
+        ("ScheduledLAIRKernel", {"num_prior": 0}, ValueError, "num_prior must be .* >= 1"),
+        ("ScheduledLAIRKernel", {"replenish_every": 0}, ValueError, "replenish_every must be"),
+        ("ScheduledLAIRKernel", {"power": 0.5}, TypeError, "power must be a function of t"),
+    ],
+)
+def test_bad_options(backend, name, options, error, message):
+    pair = backend.programs.linear_gaussian(TRUTH)
+    with pytest.raises(error, match=message):
+        getattr(backend.api, name)(*pair, **options)
+    with pytest.raises(ValueError, match="num_iterations must be at least 1, got 0"):
+        backend.api.weighting.poly(0)
+
+
+def test_history_keeps_every_iteration_with_equal_probability(backend):
+    """A history of 3 fed 30 numbered imputations holds each with probability 3 / 31 (2,000 rows).
+
+    False alarm of the chi-square test: 1e-6.
+    """
+    history, num_rows = module(backend, "history"), 2_000
+    rows = lambda value: chains(backend, real(backend, np.full((num_rows, 1), value)))  # noqa: E731
+    always = chains(backend, backend.array(np.ones(num_rows, bool)))
+    state = history.start_history(rows(0.0), 3, binary=False)
+    for number in range(1, 31):
+        state = seeded(backend, history.offer, number, state, rows(float(number)), always)
+    held = one_chain(backend, state.x).astype(int)[..., 0]
+    counts = np.stack([np.bincount(of_slot, minlength=31) for of_slot in held])
+    assert excess_of_counts(counts[:1, 1:], np.full((1, 30), counts[0, 1:].sum() / 30)) > 1e-6
+    assert excess_of_counts(counts[1:2, 1:], np.full((1, 30), counts[1, 1:].sum() / 30)) > 1e-6
+
+
+def test_past_entries_in_use_are_different_ones(backend):
+    history = module(backend, "history")
+    entries = np.arange(4.0)[:, None, None] * np.ones((1, 2, 1))
+    state = history.start_history(chains(backend, real(backend, entries[0])), 4, binary=False)
+    state = state._replace(x=chains(backend, real(backend, entries)))
+    x_obs, mask = real(backend, np.full((2, 1), 9.0)), np.array([[False], [True]])
+    seen = []
+    for seed in range(20):
+        past = seeded(backend, history.pick_several, seed, state, 3, x_obs, backend.array(mask))
+        past = one_chain(backend, past)[..., 0]
+        assert (past[:, 1] == 9).all()
+        assert len(set(past[:, 0])) == 3
+        seen += list(past[:, 0])
+    assert set(seen) == {0, 1, 2, 3}

@@ -27,12 +27,12 @@ def mcmc(backend):
     return backend.run(kernel, x, seed=1, num_warmup=50, num_samples=5_000, num_chains=NUM_CHAINS)
 
 
-def pooled(backend, mcmc, num_samples):
+def pooled(backend, mcmc, num_samples, **options):
     if backend.name == "numpyro":
         from jax import random
 
-        return backend.api.pool(random.key(2), mcmc, num_samples)
-    return backend.api.pool(mcmc, num_samples)
+        return backend.api.pool(random.key(2), mcmc, num_samples, **options)
+    return backend.api.pool(mcmc, num_samples, **options)
 
 
 def z_scores(draws, truth):

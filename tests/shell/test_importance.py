@@ -2,8 +2,9 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
-from ppl_vae.importance import pareto_khat
+from ppl_vae.importance import pareto_khat, pareto_smooth
 
 
 def weights(shape, k, seed=0):
@@ -11,20 +12,21 @@ def weights(shape, k, seed=0):
     return -k * np.log(np.random.default_rng(seed).uniform(size=shape))
 
 
-def arviz_khat(log_weights):
+def arviz_psis(log_weights):
+    """ArviZ's smoothed, normalised log-weights and k-hat of each row."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import arviz
     if not hasattr(arviz, "psislw") or not arviz.__version__.startswith("0."):
         pytest.skip("the peer is ArviZ 0.x: the sign of psislw's argument changed in 1.x")
     with np.errstate(all="ignore"):
-        return np.array([arviz.psislw(row)[1] for row in log_weights])
+        smoothed, khat = zip(*(arviz.psislw(row.copy()) for row in log_weights), strict=True)
+    return np.array(smoothed), np.array(khat)
 
 
-@pytest.mark.parametrize("num_draws", [24, 100, 1_000, 5_000])
-def test_equal_to_arviz(num_draws):
+def awkward_weights(num_draws):
     rng = np.random.default_rng(0)
-    rows = np.concatenate(
+    return np.concatenate(
         [
             weights((5, num_draws), 0.3),
             weights((5, num_draws), 1.2),
@@ -33,7 +35,41 @@ def test_equal_to_arviz(num_draws):
             np.where(rng.random((3, num_draws)) < 0.3, -np.inf, rng.normal(size=(3, num_draws))),
         ]
     )
-    np.testing.assert_allclose(pareto_khat(rows), arviz_khat(rows), rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_draws", [24, 100, 1_000, 5_000])
+def test_equal_to_arviz(num_draws):
+    rows = awkward_weights(num_draws)
+    smoothed, khat = arviz_psis(rows)
+    np.testing.assert_allclose(pareto_khat(rows), khat, rtol=1e-6)
+    ours = pareto_smooth(rows)
+    ours -= logsumexp(ours, axis=1, keepdims=True)
+    ours, smoothed = np.exp(ours), np.exp(smoothed)
+    tied = np.array([len(np.unique(row)) < num_draws for row in rows])
+    np.testing.assert_allclose(ours[~tied], smoothed[~tied], rtol=1e-6)
+    # the order of equal weights is free
+    np.testing.assert_allclose(np.sort(ours), np.sort(smoothed), rtol=1e-6, atol=1e-12)
+    if num_draws > 24:
+        raw = np.exp(rows - logsumexp(rows, axis=1, keepdims=True))
+        assert (np.abs(ours / np.maximum(raw, 1e-300) - 1).max(1) > 1e-3).any()
+
+
+def test_smoothing_keeps_scale_and_axis_and_leaves_what_has_no_tail():
+    rows = weights((3, 4, 200), 0.4)
+    smoothed = pareto_smooth(rows)
+    np.testing.assert_array_equal(
+        pareto_smooth(np.moveaxis(rows, -1, 0), axis=0), np.moveaxis(smoothed, -1, 0)
+    )
+    np.testing.assert_allclose(pareto_smooth(rows + 300) - 300, smoothed, atol=1e-9)
+    for row in (np.zeros(100), np.full(100, -np.inf), np.arange(20.0)):
+        np.testing.assert_array_equal(pareto_smooth(row), row)
+
+
+def test_smoothing_takes_variance():
+    """Weights of k = 0.7, mean 1 / 0.3: the spread of 200 estimates shrinks."""
+    rows = weights((200, 500), 0.7)
+    estimates = [np.exp(w).mean(1) for w in (rows, pareto_smooth(rows))]
+    assert estimates[1].std() < 0.8 * estimates[0].std()
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])

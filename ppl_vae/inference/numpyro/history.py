@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, random
 
-__all__ = ["History", "offer", "pick", "start_history"]
+__all__ = ["History", "offer", "pick", "pick_several", "start_history"]
 
 
 class History(NamedTuple):
@@ -37,6 +37,12 @@ def pick(key: Array, history: History, x_obs: Array, mask: Array) -> Array:
     index = random.randint(key, (num_rows,), 0, size)
     past = history.x[index, jnp.arange(num_rows)]
     return jnp.where(mask, x_obs, past.astype(x_obs.dtype))
+
+
+def pick_several(key: Array, history: History, num: int, x_obs: Array, mask: Array) -> Array:
+    """Return `num` different entries, drawn at random, as completed rows (num, B, *event)."""
+    index = random.permutation(key, len(history.x))[:num]
+    return jnp.where(mask, x_obs, history.x[index].astype(x_obs.dtype))
 
 
 def offer(key: Array, history: History, x: Array, left: Array) -> History:

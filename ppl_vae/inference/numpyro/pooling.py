@@ -7,11 +7,13 @@ p(x_m, z | x_o) as the number of pooled proposals grows, at any number of partic
 Shapes: C chains, T iterations, P = K + R proposals, S draws, B rows.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
@@ -25,13 +27,22 @@ from ppl_vae.inference_data import make_inference_data
 __all__ = ["impute_each", "pool"]
 
 
-def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
+def pool(
+    key: Array,
+    mcmc: Any,
+    num_samples: int = 1_000,
+    *,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    coords: Any = None,
+) -> Any:
     """Resample a finished LAIR run from all of its proposals, chain by chain.
 
     Args:
         key: random key.
         mcmc: the run of a `LAIRKernel` or `StreamingLAIRKernel`.
         num_samples: draws S per chain and row; fewer than T (K + R), or they repeat each other.
+        transform: of the pooled log-weights of each chain and row before resampling, as numpy
+            array (chain, row, proposal), such as `ppl_vae.importance.pareto_smooth`.
         coords: labels as in `to_inference_data`.
 
     Returns:
@@ -68,12 +79,17 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
     num_iterations = info.log_weight.shape[1]
     key_ancestor, key_x = random.split(key)
     if isinstance(kernel, StreamingLAIRKernel):
+        _refuse_transform(transform)
         num_iterations += mcmc.num_warmup
         z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
     else:
         keys = random.split(key_ancestor, len(info.log_weight))
+        log_weight = info.log_weight.reshape(len(keys), -1, info.log_weight.shape[-1])
+        if transform is not None:
+            smooth = transform(np.moveaxis(np.asarray(log_weight, float), -1, 1))
+            log_weight = jnp.asarray(np.moveaxis(smooth, 1, -1), log_weight.dtype)
         resample = partial(_resample, num_samples=num_samples)
-        z = jax.lax.map(resample, (keys, info.proposals, info.log_weight))
+        z = jax.lax.map(resample, (keys, info.proposals, log_weight))
     keys = random.split(key_x, len(info.log_weight))
     draws = jax.lax.map(lambda of_chain: impute_each(of_chain[0], program, of_chain[1]), (keys, z))
     x, z, lp = jax.tree.map(np.asarray, draws)
@@ -89,11 +105,19 @@ def pool(key: Array, mcmc: Any, num_samples: int = 1_000, *, coords: Any = None)
 
 
 def _resample(of_chain: tuple[Array, Latents, Array], num_samples: int) -> Latents:
-    """Latents (S, B, ...) of one chain from its proposals (T, P, B, ...) and log-weights."""
+    """Latents (S, B, ...) of one chain from its proposals (T, P, B, ...), weights (T P, B)."""
     key, proposals, log_weight = of_chain
-    ancestor = multinomial(key, log_weight.reshape(-1, log_weight.shape[-1]), num_samples)
+    ancestor = multinomial(key, log_weight, num_samples)
     stacked = {name: value.reshape(-1, *value.shape[2:]) for name, value in proposals.items()}
     return take_rows(stacked, ancestor)
+
+
+def _refuse_transform(transform: Any) -> None:
+    if transform is not None:
+        raise ValueError(
+            "A StreamingLAIRKernel has resampled while it ran: transform needs the stored "
+            "weights of a LAIRKernel."
+        )
 
 
 def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:

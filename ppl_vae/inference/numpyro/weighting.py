@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
 
-__all__ = ["log_mixture", "log_own_component", "temper", "truncate"]
+__all__ = ["log_mixture", "log_own_component", "poly", "temper", "truncate"]
 
 
 def log_mixture(log_q: Array, log_prior: Array, num_prior: int) -> Array:
@@ -54,6 +54,25 @@ def temper(power: float) -> Callable[[Array], Array]:
 
     tempered.__name__ = f"temper({power})"
     return tempered
+
+
+def poly(num_iterations: int) -> Callable[[Array], Array]:
+    """Return the power min((t + 10) / T, 1) of iteration t of T, for `ScheduledLAIRKernel`.
+
+    Weights are flattened at first, so that a population that starts badly does not collapse onto
+    one proposal. Source: Simkus and Gutmann (2023), reference code.
+
+    Raises:
+        ValueError: if `num_iterations` is below 1.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}.")
+
+    def power(t: Array) -> Array:
+        return jnp.minimum((t + 10) / num_iterations, 1.0)
+
+    power.__name__ = f"poly({num_iterations})"
+    return power
 
 
 def truncate(log_weight: Array) -> Array:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.masking import where
 
-__all__ = ["History", "offer", "pick", "start_history"]
+__all__ = ["History", "offer", "pick", "pick_several", "start_history"]
 
 
 class History(NamedTuple):
@@ -38,6 +38,14 @@ def pick(history: History, x_obs: Tensor, mask: Tensor) -> Tensor:
     size = history.x.shape[1]
     index = torch.randint(size, history.total.shape, device=x_obs.device)
     past = history.x[_chains_and(index)]
+    return where(mask, x_obs, past.to(x_obs.dtype))
+
+
+def pick_several(history: History, num: int, x_obs: Tensor, mask: Tensor) -> Tensor:
+    """Return `num` different entries, drawn at random, as completed rows (C, num, B, *event)."""
+    num_chains, size = history.x.shape[:2]
+    index = torch.rand(num_chains, size, device=x_obs.device).argsort(1)[:, :num]
+    past = history.x[torch.arange(num_chains, device=x_obs.device)[:, None], index]
     return where(mask, x_obs, past.to(x_obs.dtype))
 
 

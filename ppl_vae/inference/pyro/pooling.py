@@ -7,9 +7,11 @@ p(x_m, z | x_o) as the number of pooled proposals grows, at any number of partic
 Shapes: C chains, T iterations, P = K + R proposals, S draws, B rows.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +27,20 @@ __all__ = ["impute_each", "pool"]
 
 
 @torch.no_grad()
-def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
+def pool(
+    mcmc: Any,
+    num_samples: int = 1_000,
+    *,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    coords: Any = None,
+) -> Any:
     """Resample a finished LAIR run from all of its proposals, chain by chain.
 
     Args:
         mcmc: the run of a `LAIRKernel` or `StreamingLAIRKernel`.
         num_samples: draws S per chain and row; fewer than T (K + R), or they repeat each other.
+        transform: of the pooled log-weights of each chain and row before resampling, as numpy
+            array (chain, row, proposal), such as `ppl_vae.importance.pareto_smooth`.
         coords: labels as in `to_inference_data`.
 
     Returns:
@@ -67,10 +77,15 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
 
     num_iterations = info.log_weight.shape[1]
     if isinstance(kernel, StreamingLAIRKernel):
+        _refuse_transform(transform)
         num_iterations += mcmc.warmup_steps
         z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
     else:
-        ancestor = multinomial(info.log_weight.flatten(1, 2), num_samples)
+        log_weight = info.log_weight.flatten(1, 2)
+        if transform is not None:
+            smooth = transform(np.moveaxis(as_numpy(log_weight).astype(float), -1, 1))
+            log_weight = torch.as_tensor(np.moveaxis(smooth, 1, -1)).to(log_weight)
+        ancestor = multinomial(log_weight, num_samples)
         proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
         z = take_rows(proposals, ancestor)
     x, lp = impute_each(program, z)
@@ -84,6 +99,14 @@ def pool(mcmc: Any, num_samples: int = 1_000, *, coords: Any = None) -> Any:
         attrs={**run.attrs, "pooled_from": num_iterations * info.log_weight.shape[2]},
     )
     return make_inference_data(pooled, coords=coords)
+
+
+def _refuse_transform(transform: Any) -> None:
+    if transform is not None:
+        raise ValueError(
+            "A StreamingLAIRKernel has resampled while it ran: transform needs the stored "
+            "weights of a LAIRKernel."
+        )
 
 
 def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:

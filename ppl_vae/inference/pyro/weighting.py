@@ -9,7 +9,7 @@ from math import log
 import torch
 from torch import Tensor
 
-__all__ = ["log_mixture", "log_own_component", "temper", "truncate"]
+__all__ = ["log_mixture", "log_own_component", "poly", "temper", "truncate"]
 
 
 def log_mixture(log_q: Tensor, log_prior: Tensor, num_prior: int) -> Tensor:
@@ -53,6 +53,25 @@ def temper(power: float) -> Callable[[Tensor], Tensor]:
 
     tempered.__name__ = f"temper({power})"
     return tempered
+
+
+def poly(num_iterations: int) -> Callable[[Tensor], Tensor]:
+    """Return the power min((t + 10) / T, 1) of iteration t of T, for `ScheduledLAIRKernel`.
+
+    Weights are flattened at first, so that a population that starts badly does not collapse onto
+    one proposal. Source: Simkus and Gutmann (2023), reference code.
+
+    Raises:
+        ValueError: if `num_iterations` is below 1.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}.")
+
+    def power(t: Tensor) -> Tensor:
+        return ((t + 10) / num_iterations).clamp(max=1.0)
+
+    power.__name__ = f"poly({num_iterations})"
+    return power
 
 
 def truncate(log_weight: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+"""LAIR that changes while it runs: flattened weights at first, prior proposals now and then.
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, appendix.  https://arxiv.org/abs/2308.09078
+
+Shapes: C chains, K particles, R prior proposals, P = K + R, B rows.
+"""
+
+from collections.abc import Callable
+from math import log
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.inference.pyro.lair import LAIRInfo, LAIRKernel, renew, weigh
+from ppl_vae.inference.pyro.program import Latents, Program
+from ppl_vae.inference.pyro.resampling import multinomial
+from ppl_vae.inference.pyro.weighting import log_mixture
+
+__all__ = ["ScheduledLAIRKernel", "ScheduledLAIRState", "log_scheduled_mixture", "step"]
+
+
+class ScheduledLAIRState(NamedTuple):
+    """What the next step needs."""
+
+    x: Tensor  # one completion a particle, (C, K, B, *event)
+    z: Latents  # the latents they were drawn from, each (C, K, B, ...)
+    iteration: Tensor  # t, counted from the start of the chain, (C,)
+
+
+def log_scheduled_mixture(
+    log_q: Tensor, log_prior: Tensor, num_prior: int, *, replenish: Tensor
+) -> Tensor:
+    """Return the log density of the proposals, with prior components only where `replenish`.
+
+    Elsewhere the prior's proposals get the weight 0, and the K others the weight P / K times their
+    own, so that the mean over all P still estimates p(x_o). Arguments as in `log_mixture`.
+    """
+    num_particles = log_q.shape[2]
+    with_prior = log_mixture(log_q, log_prior, num_prior)
+    without = log_mixture(log_q, log_prior, 0) + log(num_particles / (num_particles + num_prior))
+    of_guide = torch.arange(log_q.shape[1], device=log_q.device) < num_particles
+    without = torch.where(of_guide[:, None], without, torch.inf)
+    return torch.where(replenish, with_prior, without)
+
+
+def step(
+    program: Program,
+    state: ScheduledLAIRState,
+    *,
+    num_prior: int,
+    replenish_every: int,
+    power: Callable[[Tensor], Tensor],
+) -> tuple[ScheduledLAIRState, LAIRInfo]:
+    """Advance as LAIR does, with what the schedule has for this iteration."""
+    t = state.iteration[:, None, None]
+    replenish = t % replenish_every == 0
+
+    def log_denominator(log_q: Tensor, log_prior: Tensor, num_prior: int) -> Tensor:
+        return log_scheduled_mixture(log_q, log_prior, num_prior, replenish=replenish)
+
+    proposed = weigh(program, state.x, num_prior, log_denominator)
+    flatten = lambda log_weight: power(t) * log_weight  # noqa: E731
+    (x, z), info = renew(program, proposed, state.x.shape[1], flatten, multinomial)
+    return ScheduledLAIRState(x, z, state.iteration + 1), info
+
+
+class ScheduledLAIRKernel(LAIRKernel):
+    """LAIR with prior proposals at every n-th iteration, and a power of the weights that changes.
+
+    At iteration t = 0, 1, ... particles are resampled with probability proportional to w^power(t).
+    Weights are reported as they are, without the power: `pool` and the estimate of p(x_o) do not
+    change their meaning.
+
+    Args:
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        site: name of the data site.
+        num_particles: K, at least 1.
+        num_prior: R, at least 1.
+        replenish_every: n, at least 1; 1 is LAIR.
+        power: of t, in (0, 1], such as `weighting.poly(num_iterations)`; by default 1.
+
+    Raises:
+        ValueError: if one of the numbers is out of range.
+        TypeError: if `power` is no function.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.pyro import MCMC, ScheduledLAIRKernel, VAE, fit, weighting
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> kernel = ScheduledLAIRKernel(fitted.model, fitted.guide, power=weighting.poly(15))
+        >>> mcmc = MCMC(kernel, num_warmup=5, num_samples=10)
+        >>> mcmc.run(with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> mcmc.get_samples()["x"].shape  # draws, particles, rows, entries
+        torch.Size([10, 4, 3, 64])
+    """
+
+    settings = ("num_particles", "num_prior", "replenish_every", "power")
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *,
+        site: str = "x",
+        num_particles: int = 4,
+        num_prior: int = 1,
+        replenish_every: int = 1,
+        power: Callable[[Tensor], Tensor] = torch.ones_like,
+    ) -> None:
+        super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
+        if num_prior < 1:
+            raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
+        if not (isinstance(replenish_every, int) and replenish_every >= 1):
+            raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
+        if not callable(power):
+            raise TypeError(f"power must be a function of t, got {type(power).__name__}.")
+        self.replenish_every = replenish_every
+        self.power = power
+
+    def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
+        """Start from one completion a particle, at t = 0."""
+        x, z = super().start(program, x, z)
+        return ScheduledLAIRState(x, z, torch.zeros(len(x), device=x.device))
+
+    def step(self, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
+        """Advance one population by one iteration."""
+        return step(
+            program,
+            state,
+            num_prior=self.num_prior,
+            replenish_every=self.replenish_every,
+            power=self.power,
+        )
