@@ -153,7 +153,7 @@ class Squares:
         *_, height, width = shape
         if not 1 <= self.size <= min(height, width):
             raise ValueError(f"size must lie in [1, {min(height, width)}], got {self.size}.")
-        count: NDArray[np.int64] = 1 + rng.choice(len(self.counts), shape[0], p=self.counts)
+        count = np.asarray(1 + rng.choice(len(self.counts), shape[0], p=self.counts))
         lost = np.zeros((shape[0], height, width), bool)
         for number in range(len(self.counts)):
             tall, wide = (self._inside(rng, shape[0], length) for length in (height, width))

@@ -129,7 +129,7 @@ def main(args):
     @cache
     def start():
         kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
-        return run(kernel, args.seed, preset.num_warmup).last_state.z
+        return run(kernel, args.seed, preset.num_warmup).last_state.hand_over()
 
     def sample(name, method, seed):
         kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)

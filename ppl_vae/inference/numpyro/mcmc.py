@@ -21,7 +21,7 @@ from numpyro.util import is_prng_key
 
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Latents, Program, split_data
-from ppl_vae.inference.numpyro.starting import starting_values
+from ppl_vae.inference.numpyro.starting import HandOver, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -30,8 +30,8 @@ __all__ = ["KernelState", "ProgramKernel"]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["chain", "info", "rng_key"],
-    meta_fields=["site"],
+    data_fields=["chain", "info", "rng_key", "num_steps"],
+    meta_fields=["site", "kernel", "start"],
 )
 @dataclasses.dataclass(frozen=True)
 class KernelState:
@@ -40,7 +40,10 @@ class KernelState:
     chain: Any  # the method's own state; completed rows alone when nothing is missing
     info: Any  # the method's sample statistics of the last step
     rng_key: Array
+    num_steps: Array  # iterations since the start
     site: str
+    kernel: str
+    start: str  # where the chain began
 
     @property
     def z(self) -> dict[str, Array]:
@@ -48,6 +51,10 @@ class KernelState:
         if isinstance(self.chain, Complete):
             return {self.site: self.chain.x}
         return {self.site: self.chain.x, **self.chain.z}
+
+    def hand_over(self) -> HandOver:
+        """Return where another kernel's run starts as its `init_params`, with its origin."""
+        return HandOver(self.z, f"{self.kernel}, {int(np.max(self.num_steps))} iterations")
 
     def _replace(self, **changes: Any) -> "KernelState":
         return dataclasses.replace(self, **changes)
@@ -69,7 +76,8 @@ class ProgramKernel(MCMCKernel):
     model and the guide. `get_samples()` holds completed rows under the name of the data site, and
     the latent sites; `get_extra_fields()["info"]` the statistics of each step.
 
-    `init_params` takes `last_state.z` of another kernel's run: chains go on from there.
+    `init_params` takes `last_state.hand_over()` of another kernel's run: chains go on from there,
+    and the results' attribute `start` says where. A dict of values, as `last_state.z`, works too.
     """
 
     sample_field = "z"
@@ -118,20 +126,24 @@ class ProgramKernel(MCMCKernel):
         self,
         rng_key: Array,
         num_warmup: int,
-        init_params: dict[str, Array] | None,
+        init_params: dict[str, Array] | HandOver | None,
         model_args: tuple[Any, ...],
         model_kwargs: dict[str, Any] | None,
     ) -> KernelState:
         """Check the data and the program, and start every chain."""
         del num_warmup  # nothing is adapted
         nothing_missing = self._check(model_args, model_kwargs)
+        start = "prior predictive" if init_params is None else "init_params"
+        if isinstance(init_params, HandOver):
+            start, init_params = init_params.origin, init_params.values
+        names = (self.site, type(self).__name__, start)
         self._begin = {"seed": _key_values(rng_key), "started": time.perf_counter()}
         program = self.bind(model_args, model_kwargs)
         if nothing_missing:
             chain = Complete(program.x_obs)
             if not is_prng_key(rng_key):
                 chain = jax.tree.map(lambda a: jnp.stack([a] * len(rng_key)), chain)
-            return KernelState(chain, (), rng_key, self.site)
+            return KernelState(chain, (), rng_key, jnp.zeros(()), *names)
 
         def init_chain(key: Array, params: dict[str, Array] | None) -> KernelState:
             key_start, key_x, key_next = random.split(key, 3)
@@ -139,7 +151,7 @@ class ProgramKernel(MCMCKernel):
             chain = self.start(key_start, program, x, z)
             _, info = jax.eval_shape(lambda key, c: self.step(key, program, c), key_next, chain)
             info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), info)
-            return KernelState(chain, info, key_next, self.site)
+            return KernelState(chain, info, key_next, jnp.zeros((), jnp.int32), *names)
 
         return jax.jit(_over_chains(init_chain, rng_key))(rng_key, init_params)
 
@@ -154,7 +166,9 @@ class ProgramKernel(MCMCKernel):
         def sample_chain(state: KernelState) -> KernelState:
             key_step, key_next = random.split(state.rng_key)
             chain, info = self.step(key_step, program, state.chain)
-            return KernelState(chain, info, key_next, self.site)
+            return state._replace(
+                chain=chain, info=info, rng_key=key_next, num_steps=state.num_steps + 1
+            )
 
         return _over_chains(sample_chain, state.rng_key)(state)
 
@@ -212,6 +226,7 @@ class ProgramKernel(MCMCKernel):
             attrs={
                 "kernel": type(self).__name__,
                 **{name: _recorded(getattr(self, name)) for name in self.settings},
+                "start": mcmc.last_state.start,
                 "num_warmup": mcmc.num_warmup,
                 "thinning": mcmc.thinning,
                 "seed": self._begin.get("seed", "unknown"),

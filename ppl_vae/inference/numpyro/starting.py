@@ -1,12 +1,24 @@
 """Where a chain starts: at the model's own prior predictive, or where another kernel stopped."""
 
+from dataclasses import dataclass
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.program import Latents, Program
 
-__all__ = ["starting_values"]
+__all__ = ["HandOver", "starting_values"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["origin"])
+@dataclass(frozen=True)
+class HandOver:
+    """Where another run stopped, and what kernel came there in how many iterations."""
+
+    values: dict[str, Array]  # completed rows and latents by site
+    origin: str
 
 
 def starting_values(
@@ -52,7 +64,7 @@ def _check_names(handed: dict[str, Array], shapes: dict[str, tuple[int, ...]]) -
     if unknown:
         raise ValueError(
             f"init_params has unknown sites {unknown}; expected some of {sorted(shapes)}, for "
-            "example another run's `last_state.z`."
+            "example another run's `last_state.hand_over()`."
         )
 
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
-from ppl_vae.inference.pyro.starting import starting_values
+from ppl_vae.inference.pyro.starting import HandOver, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -31,7 +31,10 @@ class KernelState:
     chain: Any  # the method's own state; completed rows alone when nothing is missing
     info: Any  # the method's sample statistics of the last step
     rng_state: Tensor  # state of torch's generator on the data's device after the step
+    num_steps: int  # iterations since the start
     site: str
+    kernel: str
+    start: str  # where the chains began
 
     @property
     def z(self) -> dict[str, Tensor]:
@@ -39,6 +42,10 @@ class KernelState:
         if isinstance(self.chain, Complete):
             return {self.site: self.chain.x}
         return {self.site: self.chain.x, **self.chain.z}
+
+    def hand_over(self) -> HandOver:
+        """Return where another kernel's run starts as its `init_params`, with its origin."""
+        return HandOver(self.z, f"{self.kernel}, {self.num_steps} iterations")
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ class ProgramKernel(MCMCKernel):
     and the guide. `get_samples()` holds completed rows under the name of the data site, and the
     latent sites; `get_extra_fields()["info"]` the statistics of each step.
 
-    `init_params` takes `last_state.z` of another kernel's run: chains go on from there.
+    `init_params` takes `last_state.hand_over()` of another kernel's run: chains go on from there,
+    and the results' attribute `start` says where. A dict of values, as `last_state.z`, works too.
     """
 
     num_particles: int | None = None
@@ -98,19 +106,27 @@ class ProgramKernel(MCMCKernel):
     def init(
         self,
         num_chains: int,
-        init_params: dict[str, Tensor] | None,
+        init_params: dict[str, Tensor] | HandOver | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> KernelState:
         """Check the data and the program, and start every chain."""
         nothing_missing = self._check(args, kwargs)
-        self._begin = {"seed": torch.initial_seed(), "started": time.perf_counter()}
+        start = "prior predictive" if init_params is None else "init_params"
+        if isinstance(init_params, HandOver):
+            start, init_params = init_params.origin, init_params.values
+        self._begin = {
+            "seed": torch.initial_seed(), "start": start, "started": time.perf_counter()
+        }  # fmt: skip
         self._program = program = self.bind(args, kwargs)
         if nothing_missing:
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
-            return KernelState(Complete(x), (), random_state(x.device), self.site)
-        x, z = starting_values(program, num_chains, self.num_particles, init_params)
-        return KernelState(self.start(program, x, z), (), random_state(x.device), self.site)
+            chain = Complete(x)
+        else:
+            x, z = starting_values(program, num_chains, self.num_particles, init_params)
+            chain = self.start(program, x, z)
+        names = (self.site, type(self).__name__, start)
+        return KernelState(chain, (), random_state(x.device), 0, *names)
 
     @torch.no_grad()
     def advance(self, state: KernelState) -> KernelState:
@@ -120,7 +136,9 @@ class ProgramKernel(MCMCKernel):
         if self._program is None:
             raise RuntimeError("Call `init` (or `setup`) with the data first.")
         chain, info = self.step(self._program, state.chain)
-        return KernelState(chain, info, random_state(self._program.x_obs.device), self.site)
+        rng_state = random_state(self._program.x_obs.device)
+        num_steps = state.num_steps + 1
+        return replace(state, chain=chain, info=info, rng_state=rng_state, num_steps=num_steps)
 
     # --- one chain: pyro.infer.mcmc.MCMCKernel ----------------------------------------------
 
@@ -191,6 +209,8 @@ class ProgramKernel(MCMCKernel):
         num_draws = next(iter(draws.values())).shape[1]
         x, args, mask, kwargs = take_data(mcmc._args, mcmc._kwargs)
         x_obs, mask = split_data(x, mask)
+        last_state = getattr(mcmc, "last_state", None)  # pyro.infer.MCMC has none
+        start = last_state.start if last_state else self._begin.get("start", "unknown")
         seconds = time.perf_counter() - self._begin.get("started", time.perf_counter())
         return Run(
             site=self.site,
@@ -208,6 +228,7 @@ class ProgramKernel(MCMCKernel):
             attrs={
                 "kernel": type(self).__name__,
                 **{name: _recorded(getattr(self, name)) for name in self.settings},
+                "start": start,
                 "num_warmup": mcmc.warmup_steps,
                 "thinning": 1,
                 "seed": str(self._begin.get("seed", "unknown")),

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.inference.pyro.mcmc import KernelState, ProgramKernel, set_random_state, stack_info
+from ppl_vae.inference.pyro.starting import HandOver
 
 __all__ = ["MCMC"]
 
@@ -96,7 +97,9 @@ class MCMC(HostMCMC):
             self._diagnostics = [None] * num_chains
             self.sampler = self._one_after_another()
 
-    def run(self, *args: Any, init_params: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+    def run(
+        self, *args: Any, init_params: dict[str, Tensor] | HandOver | None = None, **kwargs: Any
+    ) -> None:
         """Run all chains; `init_params` start them, each with the chains as leading axis.
 
         After `mcmc.post_warmup_state = mcmc.last_state` a run goes on where the last one stopped,
@@ -104,7 +107,8 @@ class MCMC(HostMCMC):
         """
         if init_params is not None:
             self._init_params = init_params
-            self._validate_initial_params(init_params)
+            values = init_params.values if isinstance(init_params, HandOver) else init_params
+            self._validate_initial_params(values)
         if self.chain_method != "vectorized":
             if init_params is not None:
                 raise ValueError("Give initial_params to MCMC(...) with this chain_method.")

@@ -1,11 +1,21 @@
 """Where chains start: at the model's own prior predictive, or where another kernel stopped."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.program import Latents, Program
 
-__all__ = ["starting_values"]
+__all__ = ["HandOver", "starting_values"]
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Where another run stopped, and what kernel came there in how many iterations."""
+
+    values: dict[str, Tensor]  # completed rows and latents by site
+    origin: str
 
 
 def starting_values(
@@ -45,7 +55,7 @@ def _check_names(handed: dict[str, Tensor], shapes: dict[str, torch.Size]) -> No
     if unknown:
         raise ValueError(
             f"init_params has unknown sites {unknown}; expected some of {sorted(shapes)}, for "
-            "example another run's `last_state.z`."
+            "example another run's `last_state.hand_over()`."
         )
 
 
