@@ -28,6 +28,7 @@ from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
+from ppl_vae.inference.numpyro.map_start import map_start
 from ppl_vae.inference.numpyro.missingness import logistic_missingness, pattern_missingness
 from ppl_vae.inference.numpyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.numpyro.mnar_mwg import MNARMWGKernel
@@ -68,6 +69,7 @@ __all__ = [
     "fit",
     "load",
     "logistic_missingness",
+    "map_start",
     "mcse_mean",
     "pattern_missingness",
     "pool",

@@ -25,6 +25,7 @@ from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
+from ppl_vae.inference.pyro.map_start import map_start
 from ppl_vae.inference.pyro.missingness import logistic_missingness, pattern_missingness
 from ppl_vae.inference.pyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.pyro.mnar_mwg import MNARMWGKernel
@@ -66,6 +67,7 @@ __all__ = [
     "fit",
     "load",
     "logistic_missingness",
+    "map_start",
     "mcse_mean",
     "pattern_missingness",
     "pool",
