@@ -16,6 +16,7 @@ from ppl_vae.diagnostics import summary
 from ppl_vae.inference.numpyro import resampling, weighting
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.numpyro.baselines import MarginalKernel, PriorResamplingKernel
+from ppl_vae.inference.numpyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
 from ppl_vae.inference.numpyro.diagnostics import (
     Convergence,
     convergence,
@@ -48,6 +49,7 @@ __all__ = [
     "MCMC",
     "VAE",
     "ACMWGKernel",
+    "ClippedPseudoGibbsKernel",
     "Convergence",
     "Fitted",
     "HistoricalLAIRKernel",

@@ -13,6 +13,7 @@ from ppl_vae.diagnostics import summary
 from ppl_vae.inference.pyro import resampling, weighting
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.pyro.baselines import MarginalKernel, PriorResamplingKernel
+from ppl_vae.inference.pyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
 from ppl_vae.inference.pyro.diagnostics import (
     Convergence,
     convergence,
@@ -46,6 +47,7 @@ __all__ = [
     "MCMC",
     "VAE",
     "ACMWGKernel",
+    "ClippedPseudoGibbsKernel",
     "Convergence",
     "Fitted",
     "HistoricalLAIRKernel",

@@ -82,13 +82,14 @@ class MNARLAIRKernel(LAIRKernel):
         >>> import numpy as np
         >>> from jax import random
         >>> from ppl_vae.missingness import mnar_self_logistic
-        >>> from ppl_vae.numpyro import MCMC, MNARLAIRKernel, VAE, logistic_missingness
+        >>> from ppl_vae.numpyro import MCMC, MNARLAIRKernel, VAE, fit, logistic_missingness
         >>> vae = VAE((3,), 2, hidden=(8,), likelihood="normal")
         >>> x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+        >>> fitted = fit(random.key(0), vae, x, num_steps=5)
         >>> mechanism = mnar_self_logistic(np.random.default_rng(0), x)
         >>> mask = mechanism.sample(np.random.default_rng(1), x)
         >>> missingness = logistic_missingness(mechanism)
-        >>> kernel = MNARLAIRKernel(vae.model, vae.guide, missingness)
+        >>> kernel = MNARLAIRKernel(fitted.model, fitted.guide, missingness)
         >>> mcmc = MCMC(kernel, num_warmup=5, num_samples=10)
         >>> mcmc.run(random.key(1), x, mask=mask)
         >>> mcmc.get_samples()["x"].shape  # draws, particles, rows, entries

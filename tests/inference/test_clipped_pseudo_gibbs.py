@@ -1,0 +1,52 @@
+"""Clipping by hand, and a chain that runs away without it."""
+
+import numpy as np
+from host_words import words
+from kernel_parts import chains, module, one_chain, real
+
+NAN = np.nan
+
+
+def test_bounds_and_clipping_by_hand(backend):
+    clipped = module(backend, "clipped_pseudo_gibbs")
+    x = np.array([[1.0, NAN, NAN], [3.0, 5.0, NAN], [NAN, 5.0, NAN]])
+    mask = ~np.isnan(x)
+    x_obs, mask = real(backend, np.nan_to_num(x)), backend.array(mask)
+    low, high = clipped.doubled_range(x_obs, mask)
+    np.testing.assert_array_equal(low, [0, 5, -np.inf])
+    np.testing.assert_array_equal(high, [4, 5, np.inf])
+
+    drawn = np.array([[9.0, 7.0, 1e9], [3.0, 5.0, np.inf], [-2.0, 9.0, NAN]])
+    before = np.full((3, 3), 0.5)
+    rows = (chains(backend, real(backend, value)) for value in (drawn, before))
+    new, share, diverging = (
+        one_chain(backend, value) for value in clipped.clip(*rows, low, high, mask)
+    )
+    np.testing.assert_array_equal(new, np.array([[9, 5, 1e9], [3, 5, 0.5], [0, 9, 0.5]], "float32"))
+    np.testing.assert_allclose(share, [0.5, 0, 0.5])
+    np.testing.assert_array_equal(diverging, [False, True, True])
+
+
+def test_a_runaway_is_stopped_and_reported(backend):
+    """Each imputation is 1.5 times the one before: 1.5^200 overflows float32's squares."""
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", x.shape[0]):
+            z = ppl.sample("z", ppl.dist.Normal(0 * x[:, 0], 1.0))
+            ppl.sample("x", ppl.dist.Normal(1.5 * z[:, None] + 0 * x, 0.1).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", x.shape[0]):
+            ppl.sample("z", ppl.dist.Normal(x[:, 1], 0.1))
+
+    x = backend.array(np.array([[0.0, NAN], [1.0, 2.0], [0.0, -2.0]], "float32"))
+    run = lambda name: backend.run(  # noqa: E731
+        getattr(backend.api, name)(model, guide), x, num_samples=300, num_chains=2
+    )
+    assert np.abs(backend.draws(run("PseudoGibbsKernel"))["x"][:, -1, 0, 1]).max() > 1e20
+    mcmc = run("ClippedPseudoGibbsKernel")
+    draws, info = backend.draws(mcmc)["x"], backend.info(mcmc)
+    assert np.abs(draws[..., 0, 1]).max() == 4
+    assert (info["clipped"][:, -50:, 0] == 1).mean() > 0.9
+    assert (info["clipped"][..., 1:] == 0).all()
