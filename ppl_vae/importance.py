@@ -1,13 +1,76 @@
 """Whether importance weights can be trusted: the tail of the largest, its shape and smoothing."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 from scipy.stats import genpareto
 
-__all__ = ["pareto_khat", "pareto_smooth"]
+__all__ = [
+    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "summarise_weights"
+]  # fmt: skip
 
 MIN_TAIL = 5
+MIN_GROUPS = 10
 BLOCK_SIZE = 2**22  # numbers worked on at a time
+
+
+def importance_weighted_bounds(
+    log_weights: ArrayLike, num_particles: Sequence[int]
+) -> tuple[NDArray, NDArray]:
+    """Return the bounds L_k on log p(x) for several k from one pool of S weights.
+
+        L_k = E log (1/k) sum_{i=1..k} w_i,  estimated over floor(S / k) groups of the pool
+
+    The standard errors are those of the mean over groups; with fewer than ten groups by the delta
+    method, sd(w) / (mean(w) sqrt(S)), which believes in the largest weight seen: look at k-hat.
+
+    Args:
+        log_weights: log p(x, z) - log q(z | x) of independent z ~ q, shape (S, ...), in nats.
+        num_particles: the numbers k, each from 1 to S.
+
+    Returns:
+        The bounds and their standard errors, each (len(num_particles), ...).
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Source: Burda, Grosse and Salakhutdinov (2016), eq. 8. https://arxiv.org/abs/1509.00519
+
+    Example:
+        >>> weights = np.array([1.0, 3.0, 1.0, 3.0])
+        >>> bounds, errors = importance_weighted_bounds(np.log(weights), [1, 4])
+        >>> bounds.round(3).tolist()  # mean of the logs, log of the mean
+        [0.549, 0.693]
+    """
+    log_weights = np.asarray(log_weights, float)
+    num_weights = len(log_weights)
+    bounds, errors = [], []
+    for k in num_particles:
+        if not 1 <= k <= num_weights:
+            raise ValueError(f"num_particles must lie in [1, {num_weights}], got {k}.")
+        groups = num_weights // k
+        each = log_weights[: groups * k].reshape(groups, k, *log_weights.shape[1:])
+        each = logsumexp(each, axis=1) - np.log(k)
+        bounds.append(each.mean(0))
+        if groups >= MIN_GROUPS:
+            errors.append(each.std(0, ddof=1) / groups**0.5)
+        else:
+            errors.append(_relative_error(log_weights) * (num_weights / (groups * k)) ** 0.5)
+    return np.array(bounds), np.array(errors)
+
+
+def ess(log_weights: ArrayLike) -> NDArray:
+    """Return the effective number of weights (sum w)^2 / sum w^2 over the leading axis.
+
+    Example:
+        >>> ess(np.log([1.0, 1.0, 1.0, 1e-9])).round(3)
+        np.float64(3.0)
+    """
+    log_weights = np.asarray(log_weights, float)
+    return np.exp(2 * logsumexp(log_weights, axis=0) - logsumexp(2 * log_weights, axis=0))
 
 
 def pareto_khat(log_weights: ArrayLike, axis: int = -1) -> NDArray:
@@ -45,6 +108,25 @@ def pareto_khat(log_weights: ArrayLike, axis: int = -1) -> NDArray:
     return khat.reshape(log_weights.shape[:-1])
 
 
+def summarise_weights(log_weights: ArrayLike, num_particles: Sequence[int]) -> xr.Dataset:
+    """Return what S weights a row, (S, B), say of log p(x), and whether they can be trusted.
+
+    Returns:
+        `log_likelihood` and `standard_error` (num_particles, row), `ess` and `khat` (row).
+    """
+    bounds, errors = importance_weighted_bounds(log_weights, num_particles)
+    of_each = ("num_particles", "row")
+    return xr.Dataset(
+        {
+            "log_likelihood": (of_each, bounds),
+            "standard_error": (of_each, errors),
+            "ess": ("row", ess(log_weights)),
+            "khat": ("row", pareto_khat(log_weights, axis=0)),
+        },
+        coords={"num_particles": list(num_particles)},
+    )
+
+
 def pareto_smooth(log_weights: ArrayLike, axis: int = -1) -> NDArray:
     """Return importance weights with the largest replaced by a fitted Pareto tail (PSIS).
 
@@ -72,6 +154,16 @@ def pareto_smooth(log_weights: ArrayLike, axis: int = -1) -> NDArray:
     for at in np.ndindex(log_weights.shape[:-1]):
         log_weights[at] = _smoothed(log_weights[at], num_tail)
     return np.moveaxis(log_weights, -1, axis)
+
+
+def _relative_error(log_weights: NDArray) -> NDArray:
+    """Standard error of the mean weight over the mean weight; inf from a single weight."""
+    if len(log_weights) < 2:
+        return np.full(log_weights.shape[1:], np.inf)
+    highest = log_weights.max(0)
+    weights = np.exp(log_weights - np.where(np.isfinite(highest), highest, 0))
+    with np.errstate(invalid="ignore"):
+        return weights.std(0, ddof=1) / (weights.mean(0) * len(weights) ** 0.5)
 
 
 def _smoothed(log_weights: NDArray, num_tail: int) -> NDArray:

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*ArviZ.*")
     import arviz
 
-__all__ = ["Run", "completed", "make_inference_data", "to_inference_data"]
+__all__ = ["Run", "completed", "make_estimates", "make_inference_data", "to_inference_data"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def make_inference_data(
 ) -> Any:
     """Arrange a `Run` in ArviZ's groups; see `to_inference_data`."""
     coords, dims = dict(coords or {}), dict(dims or {})
-    event_dims = _event_dims(run, dims)
+    event_dims = _event_dims(run.site, run.x, dims)
     has_particles = run.completed.ndim == run.x.ndim + 3
     draws = _flat(run.completed, has_particles)
     where: tuple[Any, ...] = np.nonzero(~run.mask)
@@ -104,18 +104,38 @@ def make_inference_data(
     stats = xr.Dataset(
         {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()}
     )
-    data_dims = ("row", *event_dims)
-    observed = np.where(run.mask, run.x, np.nan)
-    axes = {dim: coords[dim] for dim in data_dims if dim in coords}
-    groups = {
-        "posterior": posterior,
-        "sample_stats": stats,
-        "observed_data": xr.Dataset({run.site: (data_dims, observed)}, coords=axes),
-        "constant_data": xr.Dataset(
-            {"mask": (data_dims, run.mask), **_constants(run.constants, len(run.x))}, coords=axes
-        ),
-    }
+    data = _data_groups(run.site, run.x, run.mask, run.constants, event_dims, coords)
+    groups = {"posterior": posterior, "sample_stats": stats, **data}
     return _container(groups, {**_versions(), **run.attrs, "site": run.site})
+
+
+def make_estimates(
+    estimates: xr.Dataset,
+    *,
+    site: str,
+    x: NDArray,
+    mask: NDArray,
+    constants: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    coords: Mapping[str, Sequence[Any]] | None = None,
+) -> Any:
+    """Arrange estimates per row in ArviZ's container: groups `estimates` and those of the data.
+
+    Args:
+        estimates: variables over `row`, and what other dimensions there are.
+        site: name of the data site.
+        x: data, shape (B, *event).
+        mask: shape of x, True = observed.
+        constants: further arguments of the model.
+        attrs: settings, seed and wall time.
+        coords: labels as in `to_inference_data`.
+    """
+    coords, event_dims = dict(coords or {}), _event_dims(site, x, {})
+    _check_labels(coords, dict(zip(("row", *event_dims), x.shape, strict=True)))
+    if "row" in coords:
+        estimates = estimates.assign_coords(row=np.asarray(coords["row"]))
+    data = _data_groups(site, x, mask, constants, event_dims, coords)
+    return _container({"estimates": estimates, **data}, {**_versions(), **attrs, "site": site})
 
 
 def completed(idata: Any) -> NDArray:
@@ -147,13 +167,31 @@ def completed(idata: Any) -> NDArray:
     return dense
 
 
-def _event_dims(run: Run, dims: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    num_axes = run.x.ndim - 1
-    if run.site in dims:
-        names = tuple(dims[run.site])
+def _data_groups(
+    site: str,
+    x: NDArray,
+    mask: NDArray,
+    constants: Mapping[str, Any],
+    event_dims: tuple[str, ...],
+    coords: Mapping[str, Sequence[Any]],
+) -> dict[str, xr.Dataset]:
+    dims = ("row", *event_dims)
+    axes = {dim: coords[dim] for dim in dims if dim in coords}
+    return {
+        "observed_data": xr.Dataset({site: (dims, np.where(mask, x, np.nan))}, coords=axes),
+        "constant_data": xr.Dataset(
+            {"mask": (dims, mask), **_constants(constants, len(x))}, coords=axes
+        ),
+    }
+
+
+def _event_dims(site: str, x: NDArray, dims: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    num_axes = x.ndim - 1
+    if site in dims:
+        names = tuple(dims[site])
         if len(names) != num_axes:
             raise ValueError(
-                f"dims[{run.site!r}] must name the {num_axes} axes of one row, got {list(names)}."
+                f"dims[{site!r}] must name the {num_axes} axes of one row, got {list(names)}."
             )
         return names
     return ("feature",) if num_axes == 1 else tuple(f"feature_{i}" for i in range(num_axes))

@@ -25,6 +25,7 @@ from ppl_vae.inference.numpyro.diagnostics import (
     mcse_mean,
     rhat,
 )
+from ppl_vae.inference.numpyro.estimators import conditional_log_likelihood, log_likelihood
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.lair import LAIRKernel
@@ -64,12 +65,14 @@ __all__ = [
     "StreamingLAIRKernel",
     "annealed",
     "completed",
+    "conditional_log_likelihood",
     "convergence",
     "diagnose",
     "ess_bulk",
     "ess_tail",
     "fit",
     "load",
+    "log_likelihood",
     "logistic_missingness",
     "map_start",
     "mcse_mean",

@@ -22,6 +22,7 @@ from ppl_vae.inference.pyro.diagnostics import (
     mcse_mean,
     rhat,
 )
+from ppl_vae.inference.pyro.estimators import conditional_log_likelihood, log_likelihood
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.lair import LAIRKernel
@@ -62,12 +63,14 @@ __all__ = [
     "StreamingLAIRKernel",
     "annealed",
     "completed",
+    "conditional_log_likelihood",
     "convergence",
     "diagnose",
     "ess_bulk",
     "ess_tail",
     "fit",
     "load",
+    "log_likelihood",
     "logistic_missingness",
     "map_start",
     "mcse_mean",

@@ -10,7 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["select_rows", "take_rows"]
+__all__ = ["rows_of", "select_rows", "take_rows"]
+
+
+def rows_of(tree: Any, rows: Array, num_rows: int) -> Any:
+    """Cut from every array that has one entry a row those of `rows`; leave the rest as it is."""
+
+    def cut(leaf: Any) -> Any:
+        by_row = getattr(leaf, "ndim", 0) > 0 and leaf.shape[0] == num_rows
+        return jnp.asarray(leaf)[rows] if by_row else leaf
+
+    return jax.tree.map(cut, tree)
 
 
 def select_rows(choose_new: Array, new: Any, old: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
 
-__all__ = ["fold_rows", "repeat_rows", "select_rows", "take_rows", "unfold_rows"]
+__all__ = ["fold_rows", "repeat_rows", "rows_of", "select_rows", "take_rows", "unfold_rows"]
 
 
 def fold_rows(tree: Any, lead: torch.Size) -> Any:
@@ -37,6 +37,17 @@ def repeat_rows(tree: Any, num_rows: int, times: int) -> Any:
         return type(tree)(repeat_rows(part, num_rows, times) for part in tree)
     if isinstance(tree, dict):
         return {name: repeat_rows(part, num_rows, times) for name, part in tree.items()}
+    return tree
+
+
+def rows_of(tree: Any, rows: Tensor, num_rows: int) -> Any:
+    """Cut from every tensor that has one entry a row those of `rows`; leave the rest as it is."""
+    if isinstance(tree, Tensor) and tree.ndim and tree.shape[0] == num_rows:
+        return tree[rows.to(tree.device)]
+    if isinstance(tree, list | tuple):
+        return type(tree)(rows_of(part, rows, num_rows) for part in tree)
+    if isinstance(tree, dict):
+        return {name: rows_of(part, rows, num_rows) for name, part in tree.items()}
     return tree
 
 

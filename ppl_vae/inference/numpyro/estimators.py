@@ -1,0 +1,274 @@
+"""How likely the data is: importance-weighted estimates of log p(x_o), with their errors.
+
+Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR, section 5; with
+missing entries Mattei and Frellsen (2019).  https://arxiv.org/abs/1509.00519
+
+Shapes: S particles, B rows.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+from tqdm import tqdm
+
+from ppl_vae.importance import summarise_weights
+from ppl_vae.inference.numpyro.contract import check_program
+from ppl_vae.inference.numpyro.program import Program, split_data
+from ppl_vae.inference.numpyro.rows import rows_of
+from ppl_vae.inference_data import make_estimates
+from ppl_vae.masks import check_data
+
+__all__ = ["checked_program", "conditional_log_likelihood", "log_likelihood", "log_weights"]
+
+ROWS_PER_KEY = 32  # results depend on the seed, and not on what fits into memory
+
+
+def log_weights(key: Array, program: Program, num_particles: int, chunk_size: int) -> Array:
+    """Return log p(x_o, z_s) - log q(z_s | x), z_s ~ q(z | x), shape (S, B)."""
+
+    def of_one_particle(key: Array) -> Array:
+        z = program.propose(key, program.x_obs)
+        log_prior, likelihood = program.decode(z)
+        log_joint = program.log_observed(likelihood) + log_prior
+        return log_joint - program.log_proposal(z, program.x_obs)
+
+    at_once = max(1, chunk_size // len(program.x_obs))
+    return jax.lax.map(of_one_particle, random.split(key, num_particles), batch_size=at_once)
+
+
+def log_likelihood(
+    key: Array,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Any,
+    *args: Any,
+    mask: Any = None,
+    site: str = "x",
+    params: dict[str, Any] | None = None,
+    num_particles: int | Sequence[int] = (1, 5, 50, 5_000),
+    chunk_size: int = 4_096,
+    progress_bar: bool = True,
+    coords: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Estimate log p(x_o) of every row by importance sampling from the guide.
+
+        L_k = E log (1/k) sum_s p(x_o, z_s) / q(z_s | x),  z_s ~ q(z | x)
+
+    All k share one pool of S = max k weights a row. L_1 is the ELBO; L_k grows to log p(x_o).
+    Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low.
+
+    Args:
+        key: random key.
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        x: data, shape (rows, *event), NaN where missing.
+        *args: further arguments of model and guide.
+        mask: bool, the shape of x, True = observed; by default what is not NaN.
+        site: name of the data site.
+        params: trained values of `numpyro.param` sites, if any (`svi_result.params`).
+        num_particles: the numbers k, or one.
+        chunk_size: rows given to the decoder at a time; what memory allows, without effect on
+            the result.
+        progress_bar: show the rows done.
+        coords: labels as in `to_inference_data`.
+        **kwargs: further keyword arguments of model and guide.
+
+    Returns:
+        The container of `to_inference_data` with a group `estimates`: `log_likelihood` and
+        `standard_error` in nats ([num_particles,] row), `ess` and `khat` (row). When interrupted,
+        rows that were not reached hold NaN.
+
+    Raises:
+        ValueError: bad data or programs, as for the kernels, or a number below 1.
+
+    Example:
+        >>> from jax import random
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.numpyro import VAE, fit, log_likelihood
+        >>> data = digits(binary=True)
+        >>> fitted = fit(random.key(0), VAE((64,), 4), data.x_train, num_steps=20)
+        >>> x = data.x_test[:3]
+        >>> result = log_likelihood(random.key(1), fitted.model, fitted.guide, x, num_particles=9)
+        >>> result["estimates"]["log_likelihood"].shape
+        (3,)
+    """
+    numbers = _check_numbers(num_particles, chunk_size)
+    program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)
+    began = time.perf_counter()
+    estimates = _estimate(key, program, numbers, chunk_size, progress_bar)
+    if isinstance(num_particles, int):
+        estimates = estimates.isel(num_particles=0, drop=True)
+    return _results(key, program, estimates, numbers, began, coords)
+
+
+def conditional_log_likelihood(
+    key: Array,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Any,
+    given: Any,
+    *args: Any,
+    mask: Any = None,
+    site: str = "x",
+    params: dict[str, Any] | None = None,
+    num_particles: int = 5_000,
+    chunk_size: int = 4_096,
+    progress_bar: bool = True,
+    coords: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Estimate log p(x_u | x_o) = log p(x_u, x_o) - log p(x_o) of every row.
+
+    Each term is an importance-weighted estimate, from proposals of its own, and bounds its part
+    from below: the difference is no bound. The guide sees x_o alone in the second term.
+
+    Args:
+        key: random key.
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        x: data, shape (rows, *event), NaN where missing.
+        given: bool, the shape of x, True for the entries o; all other observed entries are u.
+        *args: further arguments of model and guide.
+        mask: bool, the shape of x, True = observed; by default what is not NaN.
+        site: name of the data site.
+        params: trained values of `numpyro.param` sites, if any (`svi_result.params`).
+        num_particles: weights S a row and term.
+        chunk_size: as in `log_likelihood`.
+        progress_bar: show the rows done.
+        coords: labels as in `to_inference_data`.
+        **kwargs: further keyword arguments of model and guide.
+
+    Returns:
+        As `log_likelihood`; `estimates` also has the terms `joint` and `given`, the smaller `ess`
+        and the larger `khat` of the two.
+
+    Raises:
+        ValueError: as `log_likelihood`; an entry of `given` that is not observed.
+
+    Example:
+        >>> from jax import random
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half
+        >>> from ppl_vae.numpyro import VAE, conditional_log_likelihood, fit
+        >>> data = digits(binary=True)
+        >>> fitted = fit(random.key(0), VAE((64,), 4), data.x_train, num_steps=20)
+        >>> x, given = data.x_test[:3], half((3, 8, 8)).reshape(3, 64)
+        >>> result = conditional_log_likelihood(
+        ...     random.key(1), fitted.model, fitted.guide, x, given, num_particles=9
+        ... )
+        >>> sorted(result["estimates"].data_vars)
+        ['ess', 'given', 'joint', 'khat', 'log_likelihood', 'standard_error']
+    """
+    numbers = _check_numbers(num_particles, chunk_size)
+    program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)
+    began, given = time.perf_counter(), jnp.asarray(given)
+    fits = given.dtype == bool and given.shape == program.mask.shape
+    if not fits or (given & ~program.mask).any():
+        raise ValueError(
+            f"given must be a bool mask of shape {program.mask.shape} that marks observed entries "
+            "alone."
+        )
+    key_joint, key_given = random.split(key)
+    kept = replace(program, x_obs=jnp.where(given, program.x_obs, 0), mask=given)
+    joint = _estimate(key_joint, program, numbers, chunk_size, progress_bar)
+    alone = _estimate(key_given, kept, numbers, chunk_size, progress_bar)
+    estimates = xr.Dataset(
+        {
+            "log_likelihood": joint.log_likelihood - alone.log_likelihood,
+            "standard_error": np.hypot(joint.standard_error, alone.standard_error),
+            "joint": joint.log_likelihood,
+            "given": alone.log_likelihood,
+            "ess": np.minimum(joint.ess, alone.ess),
+            "khat": np.maximum(joint.khat, alone.khat),
+        }
+    ).isel(num_particles=0, drop=True)
+    return _results(key, program, estimates, numbers, began, coords)
+
+
+def checked_program(
+    key: Array,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Any,
+    args: tuple[Any, ...],
+    mask: Any,
+    site: str,
+    params: dict[str, Any] | None,
+    kwargs: dict[str, Any],
+) -> Program:
+    """Return the program bound to data that was checked, as the kernels do."""
+    check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=site)
+    x_obs, mask = split_data(x, mask)
+    program = Program(model, guide, x_obs, mask, site, dict(params or {}), args, kwargs)
+    check_program(key, program)
+    return program
+
+
+def _estimate(
+    key: Array, program: Program, numbers: Sequence[int], chunk_size: int, progress_bar: bool
+) -> xr.Dataset:
+    """Summaries of every row's weights, a block of rows at a time."""
+    num_rows, tables = len(program.x_obs), []
+
+    @jax.jit
+    def weigh(key: Array, rows: Array) -> Array:
+        data = (program.x_obs, program.mask, program.args, program.kwargs)
+        x_obs, mask, args, kwargs = rows_of(data, rows, num_rows)
+        block = replace(program, x_obs=x_obs, mask=mask, args=args, kwargs=kwargs)
+        return log_weights(key, block, max(numbers), chunk_size)
+
+    with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
+        try:
+            for number, first in enumerate(range(0, num_rows, ROWS_PER_KEY)):
+                rows = jnp.arange(first, first + ROWS_PER_KEY) % num_rows
+                weights = np.asarray(weigh(random.fold_in(key, number), rows))
+                tables.append(summarise_weights(weights[:, : num_rows - first], numbers))
+                bar.update(tables[-1].sizes["row"])
+        except KeyboardInterrupt:
+            if not tables:
+                raise
+            warnings.warn("Interrupted: rows that were not reached hold NaN.", stacklevel=3)
+    done = xr.concat(tables, "row")
+    missing = num_rows - done.sizes["row"]
+    return done.pad(row=(0, missing), constant_values=np.nan) if missing else done
+
+
+def _results(
+    key: Array,
+    program: Program,
+    estimates: xr.Dataset,
+    numbers: Sequence[int],
+    began: float,
+    coords: Any,
+) -> Any:
+    return make_estimates(
+        estimates,
+        site=program.site,
+        x=np.asarray(program.x_obs),
+        mask=np.asarray(program.mask),
+        constants={**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs},
+        attrs={
+            "num_particles": max(numbers),
+            "seed": str(np.asarray(random.key_data(key)).tolist()),
+            "wall_time": time.perf_counter() - began,
+        },
+        coords=coords,
+    )
+
+
+def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
+    numbers = [num_particles] if isinstance(num_particles, int) else list(num_particles)
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+    return numbers

@@ -1,0 +1,287 @@
+"""How likely the data is: importance-weighted estimates of log p(x_o), with their errors.
+
+Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR, section 5; with
+missing entries Mattei and Frellsen (2019).  https://arxiv.org/abs/1509.00519
+
+Shapes: S particles, B rows.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm import tqdm
+
+from ppl_vae.importance import summarise_weights
+from ppl_vae.inference.pyro.contract import check_program
+from ppl_vae.inference.pyro.mcmc import as_numpy
+from ppl_vae.inference.pyro.program import Latents, Program, split_data
+from ppl_vae.inference.pyro.rows import rows_of
+from ppl_vae.inference_data import make_estimates
+from ppl_vae.masks import check_data
+
+__all__ = ["checked_program", "conditional_log_likelihood", "log_likelihood", "log_weights"]
+
+ROWS_PER_BLOCK = 32  # results depend on the seed, and not on what fits into memory
+PARTICLES_PER_DRAW = 1_000
+
+
+@torch.no_grad()
+def log_weights(program: Program, num_particles: int, chunk_size: int) -> Tensor:
+    """Return log p(x_o, z_s) - log q(z_s | x), z_s ~ q(z | x), shape (S, B)."""
+    at_once = max(1, chunk_size // len(program.x_obs))
+    parts = []
+    for first in range(0, num_particles, PARTICLES_PER_DRAW):
+        z, log_q = _draw(program, min(PARTICLES_PER_DRAW, num_particles - first))
+        log_joint = []
+        for block in zip(*(value.split(at_once) for value in z.values()), strict=True):
+            log_prior, likelihood = program.decode(dict(zip(z, block, strict=True)))
+            log_joint.append(program.log_observed(likelihood) + log_prior)
+        parts.append(torch.cat(log_joint) - log_q)
+    return torch.cat(parts)
+
+
+def _draw(program: Program, num_particles: int) -> tuple[Latents, Tensor]:
+    """Draw z_s ~ q(z | x) and return log q(z_s | x); a guide with one site is run once."""
+    sites = program.trace_guide(program.x_obs)
+    if len(sites) > 1:  # which may hang together
+        x = program.x_obs.expand(num_particles, *program.x_obs.shape)
+        z = program.propose(x)
+        return z, program.log_proposal(z, x)
+    ((name, site),) = sites.items()
+    value = site["fn"].sample(torch.Size((num_particles,)))
+    return {name: value}, site["fn"].log_prob(value)
+
+
+def log_likelihood(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Any,
+    *args: Any,
+    mask: Any = None,
+    site: str = "x",
+    num_particles: int | Sequence[int] = (1, 5, 50, 5_000),
+    chunk_size: int = 4_096,
+    progress_bar: bool = True,
+    coords: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Estimate log p(x_o) of every row by importance sampling from the guide.
+
+        L_k = E log (1/k) sum_s p(x_o, z_s) / q(z_s | x),  z_s ~ q(z | x)
+
+    All k share one pool of S = max k weights a row. L_1 is the ELBO; L_k grows to log p(x_o).
+    Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low.
+
+    Args:
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        x: data, shape (rows, *event), NaN where missing.
+        *args: further arguments of model and guide.
+        mask: bool, the shape of x, True = observed; by default what is not NaN.
+        site: name of the data site.
+        num_particles: the numbers k, or one.
+        chunk_size: rows given to the decoder at a time; what memory allows, without effect on
+            the result.
+        progress_bar: show the rows done.
+        coords: labels as in `to_inference_data`.
+        **kwargs: further keyword arguments of model and guide.
+
+    Returns:
+        The container of `to_inference_data` with a group `estimates`: `log_likelihood` and
+        `standard_error` in nats ([num_particles,] row), `ess` and `khat` (row). When interrupted,
+        rows that were not reached hold NaN.
+
+    Raises:
+        ValueError: bad data or programs, as for the kernels, or a number below 1.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.pyro import VAE, fit, log_likelihood
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> x = data.x_test[:3]
+        >>> result = log_likelihood(fitted.model, fitted.guide, x, num_particles=9)
+        >>> result["estimates"]["log_likelihood"].shape
+        (3,)
+    """
+    numbers = _check_numbers(num_particles, chunk_size)
+    program = checked_program(model, guide, x, args, mask, site, kwargs)
+    began = time.perf_counter()
+    estimates = _estimate(program, numbers, chunk_size, progress_bar)
+    if isinstance(num_particles, int):
+        estimates = estimates.isel(num_particles=0, drop=True)
+    return _results(program, estimates, numbers, began, coords)
+
+
+def conditional_log_likelihood(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Any,
+    given: Any,
+    *args: Any,
+    mask: Any = None,
+    site: str = "x",
+    num_particles: int = 5_000,
+    chunk_size: int = 4_096,
+    progress_bar: bool = True,
+    coords: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Estimate log p(x_u | x_o) = log p(x_u, x_o) - log p(x_o) of every row.
+
+    Each term is an importance-weighted estimate, from proposals of its own, and bounds its part
+    from below: the difference is no bound. The guide sees x_o alone in the second term.
+
+    Args:
+        model: `model(x, *args, **kwargs)`, its data site observed.
+        guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
+        x: data, shape (rows, *event), NaN where missing.
+        given: bool, the shape of x, True for the entries o; all other observed entries are u.
+        *args: further arguments of model and guide.
+        mask: bool, the shape of x, True = observed; by default what is not NaN.
+        site: name of the data site.
+        num_particles: weights S a row and term.
+        chunk_size: as in `log_likelihood`.
+        progress_bar: show the rows done.
+        coords: labels as in `to_inference_data`.
+        **kwargs: further keyword arguments of model and guide.
+
+    Returns:
+        As `log_likelihood`; `estimates` also has the terms `joint` and `given`, the smaller `ess`
+        and the larger `khat` of the two.
+
+    Raises:
+        ValueError: as `log_likelihood`; an entry of `given` that is not observed.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half
+        >>> from ppl_vae.pyro import VAE, conditional_log_likelihood, fit
+        >>> pyro.set_rng_seed(0)
+        >>> data = digits(binary=True)
+        >>> fitted = fit(VAE((64,), 4), data.x_train, num_steps=20)
+        >>> x, given = data.x_test[:3], half((3, 8, 8)).reshape(3, 64)
+        >>> result = conditional_log_likelihood(
+        ...     fitted.model, fitted.guide, x, given, num_particles=9
+        ... )
+        >>> sorted(result["estimates"].data_vars)
+        ['ess', 'given', 'joint', 'khat', 'log_likelihood', 'standard_error']
+    """
+    numbers = _check_numbers(num_particles, chunk_size)
+    program = checked_program(model, guide, x, args, mask, site, kwargs)
+    began, given = time.perf_counter(), torch.as_tensor(given)
+    if (
+        given.dtype != torch.bool
+        or given.shape != program.mask.shape
+        or (given & ~program.mask).any()
+    ):
+        raise ValueError(
+            f"given must be a bool mask of shape {program.mask.shape} that marks observed entries "
+            "alone."
+        )
+    kept = replace(program, x_obs=torch.where(given, program.x_obs, 0), mask=given)
+    joint = _estimate(program, numbers, chunk_size, progress_bar)
+    alone = _estimate(kept, numbers, chunk_size, progress_bar)
+    estimates = xr.Dataset(
+        {
+            "log_likelihood": joint.log_likelihood - alone.log_likelihood,
+            "standard_error": np.hypot(joint.standard_error, alone.standard_error),
+            "joint": joint.log_likelihood,
+            "given": alone.log_likelihood,
+            "ess": np.minimum(joint.ess, alone.ess),
+            "khat": np.maximum(joint.khat, alone.khat),
+        }
+    ).isel(num_particles=0, drop=True)
+    return _results(program, estimates, numbers, began, coords)
+
+
+def checked_program(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Any,
+    args: tuple[Any, ...],
+    mask: Any,
+    site: str,
+    kwargs: dict[str, Any],
+) -> Program:
+    """Return the program bound to data that was checked, as the kernels do."""
+    check_data(as_numpy(x), as_numpy(mask), site=site)
+    x_obs, mask = split_data(x, mask)
+    program = Program(model, guide, x_obs, mask, site, args, kwargs)
+    with torch.random.fork_rng():
+        check_program(program)
+    return program
+
+
+def _estimate(
+    program: Program, numbers: Sequence[int], chunk_size: int, progress_bar: bool
+) -> xr.Dataset:
+    """Summaries of every row's weights, a block of rows at a time."""
+    num_rows, tables = len(program.x_obs), []
+    data = (program.x_obs, program.mask, program.args, program.kwargs)
+
+    def weigh(rows: Tensor) -> Tensor:
+        x_obs, mask, args, kwargs = rows_of(data, rows, num_rows)
+        block = Program(program.model, program.guide, x_obs, mask, program.site, args, kwargs)
+        return log_weights(block, max(numbers), chunk_size)
+
+    with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
+        try:
+            for first in range(0, num_rows, ROWS_PER_BLOCK):
+                rows = torch.arange(first, min(first + ROWS_PER_BLOCK, num_rows))
+                tables.append(summarise_weights(as_numpy(weigh(rows)), numbers))
+                bar.update(tables[-1].sizes["row"])
+        except KeyboardInterrupt:
+            if not tables:
+                raise
+            warnings.warn("Interrupted: rows that were not reached hold NaN.", stacklevel=3)
+    done = xr.concat(tables, "row")
+    missing = num_rows - done.sizes["row"]
+    return done.pad(row=(0, missing), constant_values=np.nan) if missing else done
+
+
+def _results(
+    program: Program,
+    estimates: xr.Dataset,
+    numbers: Sequence[int],
+    began: float,
+    coords: Any,
+) -> Any:
+    return make_estimates(
+        estimates,
+        site=program.site,
+        x=as_numpy(program.x_obs),
+        mask=as_numpy(program.mask),
+        constants={
+            name: as_numpy(value)
+            for name, value in {
+                **{f"arg_{i}": v for i, v in enumerate(program.args)},
+                **program.kwargs,
+            }.items()
+        },
+        attrs={
+            "num_particles": max(numbers),
+            "seed": str(torch.initial_seed()),
+            "wall_time": time.perf_counter() - began,
+        },
+        coords=coords,
+    )
+
+
+def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
+    numbers = [num_particles] if isinstance(num_particles, int) else list(num_particles)
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+    return numbers
