@@ -26,6 +26,7 @@ from ppl_vae.inference.numpyro.diagnostics import (
     rhat,
 )
 from ppl_vae.inference.numpyro.estimators import conditional_log_likelihood, log_likelihood
+from ppl_vae.inference.numpyro.grid_posterior import grid_posterior
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.lair import LAIRKernel
@@ -71,6 +72,7 @@ __all__ = [
     "ess_bulk",
     "ess_tail",
     "fit",
+    "grid_posterior",
     "load",
     "log_likelihood",
     "logistic_missingness",

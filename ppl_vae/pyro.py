@@ -23,6 +23,7 @@ from ppl_vae.inference.pyro.diagnostics import (
     rhat,
 )
 from ppl_vae.inference.pyro.estimators import conditional_log_likelihood, log_likelihood
+from ppl_vae.inference.pyro.grid_posterior import grid_posterior
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.lair import LAIRKernel
@@ -69,6 +70,7 @@ __all__ = [
     "ess_bulk",
     "ess_tail",
     "fit",
+    "grid_posterior",
     "load",
     "log_likelihood",
     "logistic_missingness",
