@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigvalsh, sqrtm
+from scipy.linalg import eigh, eigvalsh
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import logsumexp
@@ -196,7 +196,8 @@ def frechet_distance(
         x, y = embed(np.asarray(x)), embed(np.asarray(y))
     x, y = _two_samples(x, y, at_least=2)
     covariance_x, covariance_y = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
-    root = np.real(sqrtm(covariance_x))
+    variances, axes = eigh(covariance_x)  # singular where there are fewer points than features
+    root = axes * np.sqrt(np.maximum(variances, 0)) @ axes.T
     overlap = np.sqrt(np.maximum(eigvalsh(root @ covariance_y @ root), 0)).sum()
     return float(
         ((x.mean(0) - y.mean(0)) ** 2).sum()

@@ -45,6 +45,8 @@ def to_inference_data(
 ) -> Any:
     """Return the results of a finished run with one of this library's kernels.
 
+    A run of the host's own NUTS or HMC on a `ConditionalModel` is understood too.
+
     Groups: `posterior` has `<site>_missing` (chain, draw, missing), only the missing entries, with
     coordinates `row` and `feature` (`feature_0`, `feature_1`, ... for rows with several axes), and
     the latent sites (chain, draw, row, ...). `sample_stats` has what the kernel reports per row.
@@ -58,22 +60,22 @@ def to_inference_data(
         dims: names of the event's axes by site, such as `{"x": ["height", "width"]}`.
 
     Raises:
-        TypeError: if the run's kernel is not one of this library's.
+        TypeError: if the run's kernel is not one of this library's, nor on a `ConditionalModel`.
         ValueError: if `run` was not called, or labels do not fit.
 
     Returns:
         `arviz.InferenceData` on ArviZ 0.x, `xarray.DataTree` on ArviZ 1.x.
     """
-    kernel = getattr(mcmc, "sampler", None)
-    if not hasattr(kernel, "collect"):
-        kernel = getattr(mcmc, "kernel", kernel)
-    if kernel is None or not hasattr(kernel, "collect"):
-        raise TypeError(
-            f"Expected a run of one of this library's kernels, got {type(mcmc).__name__} with "
-            f"{type(kernel).__name__}; convert it with `arviz.from_numpyro` or "
-            "`arviz.from_pyro`."
-        )
-    return make_inference_data(kernel.collect(mcmc), coords=coords, dims=dims)
+    kernel = getattr(mcmc, "kernel", getattr(mcmc, "sampler", None))
+    for source in (kernel, getattr(kernel, "model", None)):
+        collect = getattr(source, "collect", None)
+        if collect is not None:
+            return make_inference_data(collect(mcmc), coords=coords, dims=dims)
+    raise TypeError(
+        "Expected a run of one of this library's kernels, or of the host's on a ConditionalModel, "
+        f"got {type(mcmc).__name__} with {type(kernel).__name__}; convert it with "
+        "`arviz.from_numpyro` or `arviz.from_pyro`."
+    )
 
 
 def make_inference_data(

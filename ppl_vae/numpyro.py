@@ -15,8 +15,10 @@ from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference.numpyro import resampling, weighting
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.numpyro.analytic_elbo import AnalyticELBO
 from ppl_vae.inference.numpyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.numpyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
+from ppl_vae.inference.numpyro.conditional import ConditionalModel
 from ppl_vae.inference.numpyro.diagnostics import (
     Convergence,
     convergence,
@@ -26,9 +28,12 @@ from ppl_vae.inference.numpyro.diagnostics import (
     rhat,
 )
 from ppl_vae.inference.numpyro.estimators import conditional_log_likelihood, log_likelihood
+from ppl_vae.inference.numpyro.forward_kl import ForwardKL
 from ppl_vae.inference.numpyro.grid_posterior import grid_posterior
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
+from ppl_vae.inference.numpyro.hmc_refresh import HMCRefreshKernel
+from ppl_vae.inference.numpyro.importance_weighted import IWAE
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.map_start import map_start
@@ -36,7 +41,7 @@ from ppl_vae.inference.numpyro.missingness import logistic_missingness, pattern_
 from ppl_vae.inference.numpyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.numpyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.numpyro.mwg import MWGKernel
-from ppl_vae.inference.numpyro.objectives import ELBO
+from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
@@ -44,22 +49,30 @@ from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.numpyro.files import load
+from ppl_vae.models.numpyro.networks import masked_encoder
 from ppl_vae.models.numpyro.vae import VAE
 
 __all__ = [
     "ELBO",
+    "IWAE",
     "MCMC",
+    "STL",
     "VAE",
     "ACMWGKernel",
+    "AnalyticELBO",
     "ClippedPseudoGibbsKernel",
+    "ConditionalModel",
     "Convergence",
     "Fitted",
+    "ForwardKL",
+    "HMCRefreshKernel",
     "HistoricalLAIRKernel",
     "LAIRKernel",
     "MNARLAIRKernel",
     "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
+    "Objective",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
     "ScheduledLAIRKernel",
@@ -77,6 +90,7 @@ __all__ = [
     "log_likelihood",
     "logistic_missingness",
     "map_start",
+    "masked_encoder",
     "mcse_mean",
     "pattern_missingness",
     "pool",

@@ -12,8 +12,10 @@ from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference.pyro import resampling, weighting
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.pyro.analytic_elbo import AnalyticELBO
 from ppl_vae.inference.pyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.pyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
+from ppl_vae.inference.pyro.conditional import ConditionalModel
 from ppl_vae.inference.pyro.diagnostics import (
     Convergence,
     convergence,
@@ -23,9 +25,12 @@ from ppl_vae.inference.pyro.diagnostics import (
     rhat,
 )
 from ppl_vae.inference.pyro.estimators import conditional_log_likelihood, log_likelihood
+from ppl_vae.inference.pyro.forward_kl import ForwardKL
 from ppl_vae.inference.pyro.grid_posterior import grid_posterior
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
+from ppl_vae.inference.pyro.hmc_refresh import HMCRefreshKernel
+from ppl_vae.inference.pyro.importance_weighted import IWAE
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.map_start import map_start
@@ -33,7 +38,7 @@ from ppl_vae.inference.pyro.missingness import logistic_missingness, pattern_mis
 from ppl_vae.inference.pyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.pyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.pyro.mwg import MWGKernel
-from ppl_vae.inference.pyro.objectives import ELBO
+from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.run import MCMC
@@ -42,22 +47,30 @@ from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.pyro.files import load
+from ppl_vae.models.pyro.networks import masked_encoder
 from ppl_vae.models.pyro.vae import VAE
 
 __all__ = [
     "ELBO",
+    "IWAE",
     "MCMC",
+    "STL",
     "VAE",
     "ACMWGKernel",
+    "AnalyticELBO",
     "ClippedPseudoGibbsKernel",
+    "ConditionalModel",
     "Convergence",
     "Fitted",
+    "ForwardKL",
+    "HMCRefreshKernel",
     "HistoricalLAIRKernel",
     "LAIRKernel",
     "MNARLAIRKernel",
     "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
+    "Objective",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
     "ScheduledLAIRKernel",
@@ -75,6 +88,7 @@ __all__ = [
     "log_likelihood",
     "logistic_missingness",
     "map_start",
+    "masked_encoder",
     "mcse_mean",
     "pattern_missingness",
     "pool",

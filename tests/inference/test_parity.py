@@ -226,8 +226,10 @@ MODULES = {"resampling", "weighting"}
 FILES = [
     "metropolis", "history", "resampling", "rows", "program", "likelihood", "contract", "mcmc",
     "pseudo_gibbs", "mwg", "ac_mwg", "lair", "weighting", "baselines", "guides", "streaming_lair",
-    "pooling", "svi",
-    "objectives", "diagnostics",
+    "pooling", "svi", "objectives", "analytic_elbo", "importance_weighted", "forward_kl",
+    "diagnostics", "kernel_state", "starting", "missingness", "mnar_mwg", "mnar_lair",
+    "historical_lair", "scheduled_lair", "clipped_pseudo_gibbs", "map_start", "hmc_refresh",
+    "unconstrained", "conditional", "estimators", "grid_posterior",
 ]  # fmt: skip
 METHODS = ("start", "step", "collect", "bind", "redecode")
 
@@ -266,7 +268,28 @@ ONLY_PYRO = {"fold_rows", "repeat_rows", "unfold_rows", "stack_info"}  # NumPyro
 
 
 @pytest.mark.parametrize(
-    "file", ["pseudo_gibbs", "mwg", "ac_mwg", "lair", "baselines", "weighting", "resampling"]
+    "file",
+    [
+        "pseudo_gibbs",
+        "mwg",
+        "ac_mwg",
+        "lair",
+        "baselines",
+        "weighting",
+        "resampling",
+        "missingness",
+        "mnar_mwg",
+        "mnar_lair",
+        "historical_lair",
+        "scheduled_lair",
+        "clipped_pseudo_gibbs",
+        "map_start",
+        "hmc_refresh",
+        "unconstrained",
+        "importance_weighted",
+        "estimators",
+        "grid_posterior",
+    ],
 )
 def test_equations_have_the_same_signatures(file):
     numpyro, pyro = (module(backend, file) for backend in TWINS)

@@ -145,7 +145,16 @@ def _entrywise(d: dist.Distribution) -> dist.Distribution:
 
 
 def _entrywise_log_prob(d: dist.Distribution, x: Array, mask: Array) -> Array:
+    x = _within_support(_entrywise(d), x, mask)
     return _sum_event(d, jnp.where(mask, _entry_log_prob(_entrywise(d), x), 0.0))
+
+
+def _within_support(entry: dist.Distribution, x: Array, mask: Array) -> Array:
+    """Put a value of the support where x is missing: outside of it gradients would be NaN."""
+    support = entry.support
+    if support is constraints.real or support.is_discrete:
+        return x
+    return jnp.where(mask, x, dist.biject_to(support)(jnp.zeros(x.shape)).astype(x.dtype))
 
 
 def _entrywise_sample(key: Array, d: dist.Distribution, x: Array, mask: Array) -> Array:

@@ -1,55 +1,52 @@
 """Training objectives with NumPyro's own ELBO interface, right for partially observed rows.
 
-An objective is one equation, `bound(key, program)`: a lower bound on log p(x_o) per row, shape
-(B,), in nats.  It runs in `numpyro.infer.SVI` and in `fit(objective=...)`.
+An objective is one equation, `value(key, program)`: what training maximises, per row, shape (B,),
+in nats; the loss is minus its sum over the rows of the batch, whatever the scale of a plate.  It
+runs in `numpyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from jax import Array
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
 from numpyro import infer
 
-from ppl_vae.inference.numpyro.program import Program, split_data
+from ppl_vae.inference.numpyro.program import (
+    Latents,
+    Program,
+    require_reparameterised,
+    split_data,
+)
+from ppl_vae.schedules import Schedule, at_step, check_weight
 
-__all__ = ["ELBO", "find_objective"]
+__all__ = ["ELBO", "STL", "Objective"]
+
+Sites = dict[str, dict[str, Any]]
+"""The sample sites of a run of a program, by name."""
 
 
-class ELBO(infer.elbo.ELBO):
-    """The evidence lower bound, by one draw of the latents a row.
+class Objective(infer.elbo.ELBO):
+    """What training maximises; a subclass with an equation of its own is a new objective.
 
-        log p(x_o | z) + log p(z) - log q(z | x),  z ~ q(z | x)
-
-    With missing entries it bounds log p(x_o); the guide then sees zeros where x is missing, and
-    the mask if it has a parameter of that name. Every latent site of the guide must be
-    reparameterised.
+    With missing entries the guide sees zeros where x is missing, and the mask if it has a
+    parameter of that name. The keywords `mask` and `step` of `svi.update` are the objective's; all
+    others go to model and guide. Attributes that are schedules have their values at `step` in
+    `value`.
 
     Args:
         site: name of the data site.
-
-    Raises:
-        ValueError: when run, if a site of the guide cannot be reparameterised.
-
-    Example:
-        >>> import optax
-        >>> from jax import numpy as jnp, random
-        >>> from numpyro.infer import SVI
-        >>> from ppl_vae.numpyro import ELBO, VAE
-        >>> vae = VAE((4,), 2, hidden=(8,))
-        >>> svi = SVI(vae.model, vae.guide, optax.adam(1e-3), ELBO())
-        >>> state, loss = svi.update(svi.init(random.key(0), jnp.ones((3, 4))), jnp.ones((3, 4)))
     """
 
     def __init__(self, *, site: str = "x") -> None:
         super().__init__()
         self.site = site
 
-    def bound(self, key: Array, program: Program) -> Array:
-        """Return the bound of each row, shape (B,)."""
-        x = program.x_obs
-        z = program.propose_reparameterised(key, x)
-        log_prior, likelihood = program.decode(z)
-        return program.log_observed(likelihood) + log_prior - program.log_proposal(z, x)
+    def value(self, key: Array, program: Program) -> Array:
+        """Return what is maximised for each row, shape (B,)."""
+        raise NotImplementedError
 
     def loss_with_mutable_state(
         self,
@@ -60,25 +57,122 @@ class ELBO(infer.elbo.ELBO):
         *args: Any,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return minus the sum of the bound over rows, as NumPyro's SVI expects it."""
+        """Return minus the sum of the value over rows, as NumPyro's SVI expects it."""
         x, args = args[0], args[1:]
         kwargs = dict(kwargs)
+        objective = at_step(self, kwargs.pop("step", None))
         x_obs, mask = split_data(x, kwargs.pop("mask", None))
         program = Program(model, guide, x_obs, mask, self.site, dict(param_map), args, kwargs)
-        return {"loss": -self.bound(rng_key, program).sum(), "mutable_state": None}
+        return {"loss": -objective.value(rng_key, program).sum(), "mutable_state": None}
 
 
-OBJECTIVES = {"elbo": ELBO}
+class ELBO(Objective):
+    """The evidence lower bound, by draws of the latents.
 
+        mean over k of  log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)),  z_k ~ q(z | x)
 
-def find_objective(objective: str | ELBO, site: str) -> ELBO:
-    """Return an objective by name, or the one given.
+    With missing entries it bounds log p(x_o). Kingma and Welling (2014), eq. 6,
+    https://arxiv.org/abs/1312.6114; `kl_weight` is the beta of Higgins et al. (2017), and with
+    another value than 1 this is no bound. Every latent site of the guide must be reparameterised.
+
+    Args:
+        num_particles: draws a row, K.
+        kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        site: name of the data site.
 
     Raises:
-        ValueError: if no objective has this name.
+        ValueError: if `num_particles` is below 1 or `kl_weight` negative; when run, if a site of
+            the guide cannot be reparameterised, or the step of a schedule is not known.
+
+    Example:
+        >>> import optax
+        >>> from jax import numpy as jnp, random
+        >>> from numpyro.infer import SVI
+        >>> from ppl_vae.numpyro import ELBO, VAE
+        >>> from ppl_vae.schedules import Linear
+        >>> vae, x = VAE((4,), 2, hidden=(8,)), jnp.ones((3, 4))
+        >>> svi = SVI(vae.model, vae.guide, optax.adam(1e-3), ELBO(kl_weight=Linear(0, 1, 100)))
+        >>> state, loss = svi.update(svi.init(random.key(0), x), x, step=0)
     """
-    if not isinstance(objective, str):
-        return objective
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {sorted(OBJECTIVES)}, got {objective!r}.")
-    return OBJECTIVES[objective](site=site)
+
+    def __init__(
+        self, *, num_particles: int = 1, kl_weight: float | Schedule = 1.0, site: str = "x"
+    ) -> None:
+        super().__init__(site=site)
+        self.num_particles = check_num_particles(num_particles)
+        self.kl_weight: Any = check_weight("kl_weight", kl_weight)
+
+    def value(self, key: Array, program: Program) -> Array:
+        """Return the bound of each row, shape (B,)."""
+        return self.log_weight(key, program).mean(0)
+
+    def log_weight(self, key: Array, program: Program) -> Array:
+        """Return log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)), shape (K, B)."""
+
+        def of_one_particle(key: Array) -> Array:
+            guide = draw_particle(key, program)
+            log_prior, likelihood = program.decode(values(guide))
+            log_ratio = log_prior - self.log_proposal(program, guide)
+            return program.log_observed(likelihood) + self.kl_weight * log_ratio
+
+        return jax.vmap(of_one_particle)(random.split(key, self.num_particles))
+
+    def log_proposal(self, program: Program, guide: Sites) -> Array:
+        """Return log q(z | x) at the guide's draw, as its gradient is to flow, shape (B,)."""
+        return log_prob(guide)
+
+
+class STL(ELBO):
+    """The evidence lower bound with the guide's parameters held fixed inside log q.
+
+        log q_phi'(z | x),  phi' = phi without gradient,  z ~ q_phi(z | x)
+
+    The value is that of `ELBO`. What is left out of its gradient has mean zero; what remains has
+    no variance where q is the posterior. Roeder, Wu and Duvenaud (2017), Sticking the landing,
+    section 3, https://arxiv.org/abs/1703.09194.
+
+    Args:
+        num_particles: draws a row, K.
+        kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        site: name of the data site.
+
+    Raises:
+        ValueError: as `ELBO`.
+
+    Example:
+        >>> from jax import random
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.numpyro import STL, VAE, fit
+        >>> x = digits(binary=True).x_train
+        >>> fit(random.key(0), VAE((64,), 4), x, objective=STL(), num_steps=20).losses.shape
+        (20,)
+    """
+
+    def log_proposal(self, program: Program, guide: Sites) -> Array:
+        """Return log q(z | x) at the guide's draw, through z alone, shape (B,)."""
+        held = replace(program, params=lax.stop_gradient(program.params))
+        return held.log_proposal(values(guide), program.x_obs)
+
+
+def draw_particle(key: Array, program: Program) -> Sites:
+    """Draw z ~ q(z | x_o), refusing sites through which no gradient flows."""
+    sites = program.trace_guide(program.x_obs, key=key)
+    require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
+    return sites
+
+
+def values(sites: Sites) -> Latents:
+    """Return what was drawn at each site."""
+    return {name: site["value"] for name, site in sites.items()}
+
+
+def log_prob(sites: Sites) -> Array:
+    """Return the log density of what was drawn, shape (B,)."""
+    return sum((site["fn"].log_prob(site["value"]) for site in sites.values()), jnp.zeros(()))
+
+
+def check_num_particles(num_particles: int) -> int:
+    """Return the number, or raise a `ValueError`."""
+    if not isinstance(num_particles, int) or num_particles < 1:
+        raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
+    return num_particles

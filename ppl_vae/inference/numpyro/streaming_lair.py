@@ -60,7 +60,7 @@ def start_reservoir(z: Latents, num_slots: int) -> Reservoir:
     """Fill all slots with the first particle, (K, B, ...); the first proposals replace it."""
     first = {name: jnp.repeat(value[:1], num_slots, 0) for name, value in z.items()}
     num_rows = next(iter(z.values())).shape[1]
-    return Reservoir(first, jnp.full((num_slots, num_rows), -jnp.inf))
+    return Reservoir(first, jnp.full((num_slots, num_rows), -jnp.inf, jnp.result_type(float)))
 
 
 def keep_best(key: Array, reservoir: Reservoir, z: Latents, log_weight: Array) -> Reservoir:

@@ -17,8 +17,10 @@ from numpyro.infer import SVI
 from tqdm import tqdm
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
-from ppl_vae.inference.numpyro.objectives import ELBO, find_objective
+from ppl_vae.inference.numpyro.named_objectives import find_objective
+from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.program import accepts_mask, split_data
+from ppl_vae.inference.numpyro.rows import rows_of
 from ppl_vae.masks import check_data
 from ppl_vae.weights import write_weights
 
@@ -68,7 +70,7 @@ def fit(
     x: Any,
     *args: Any,
     mask: Any = None,
-    objective: str | ELBO = "elbo",
+    objective: str | Objective = "elbo",
     num_steps: int = 5_000,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
@@ -80,12 +82,13 @@ def fit(
 
     Args:
         key: random key; the same key gives the same result.
-        program: a `VAE`, or a pair (model, guide).
+        program: a `VAE`, a pair (model, guide), or a `Fitted` to train on from its weights.
         x: data, shape (rows, *event), NaN where missing.
         *args: further arguments of model and guide; arrays with one entry a row are cut into the
             same mini-batches.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
-        objective: "elbo", or an objective of `ppl_vae.numpyro`.
+        objective: "elbo", "analytic-elbo", "stl", "iwae" or "forward-kl", or an objective of
+            `ppl_vae.numpyro`, whose schedules get the step from here.
         num_steps: gradient steps (Adam).
         batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is
             left out.
@@ -110,6 +113,7 @@ def fit(
     _check_options(num_steps, batch_size, learning_rate)
     check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=site)
     data = (*split_data(jnp.asarray(x), mask), args)
+    program, first_params = _start(program)
     model, guide = _pair(program)
     svi = SVI(
         _with_mask(model), _with_mask(guide), optax.adam(learning_rate),
@@ -119,8 +123,8 @@ def fit(
     num_rows = len(data[0])
     batch_size = min(batch_size, num_rows)
     steps_per_epoch = num_rows // batch_size
-    first = _take_rows(data, jnp.arange(batch_size), num_rows)
-    state = svi.init(key_init, first[0], *first[2], mask=first[1])
+    first = rows_of(data, jnp.arange(batch_size), num_rows)
+    state = svi.init(key_init, first[0], *first[2], mask=first[1], init_params=first_params)
     run_epoch = jax.jit(partial(_epoch, svi, num_rows, batch_size))
 
     losses, start = np.zeros(num_steps, np.float32), 0
@@ -151,25 +155,24 @@ def _epoch(
     order = random.permutation(key, num_rows)
     batches = order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
 
-    def update(state: Any, rows: Array) -> tuple[Any, Array]:
-        x, mask, args = _take_rows(data, rows, num_rows)
-        state, loss = svi.update(state, x, *args, mask=mask)
+    def update(state: Any, rows: Array, at: Array) -> tuple[Any, Array]:
+        x, mask, args = rows_of(data, rows, num_rows)
+        state, loss = svi.update(state, x, *args, mask=mask, step=at)
         return state, loss / batch_size
 
     def body(state: Any, rows_and_step: tuple[Array, Array]) -> tuple[Any, Array]:
         rows, at = rows_and_step
-        skip = lambda state, rows: (state, jnp.zeros(()))  # noqa: E731
-        return lax.cond((at >= begin) & (at < end), update, skip, state, rows)
+        skip = lambda state, rows, at: (state, jnp.zeros(()))  # noqa: E731
+        return lax.cond((at >= begin) & (at < end), update, skip, state, rows, at)
 
     return lax.scan(body, state, (batches, first_step + jnp.arange(len(batches))))
 
 
-def _take_rows(data: Any, rows: Array, num_rows: int) -> Any:
-    def take(leaf: Any) -> Any:
-        by_row = getattr(leaf, "ndim", 0) > 0 and leaf.shape[0] == num_rows
-        return jnp.asarray(leaf)[rows] if by_row else leaf
-
-    return jax.tree.map(take, data)
+def _start(program: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Return the program itself, and the weights to start from if it has been trained."""
+    if isinstance(program, Fitted):
+        return program.program, program.params
+    return program, None
 
 
 def _pair(program: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -183,9 +186,10 @@ def _pair(program: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _with_mask(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Let SVI hand the mask to every function, and only those see it that ask for it."""
+    """Let SVI hand mask and step to every function; a mask is seen by those that ask for it."""
 
-    def run(x: Array, *args: Any, mask: Array) -> Any:
+    def run(x: Array, *args: Any, mask: Array, step: Array | None = None) -> Any:
+        del step  # objectives of this library take it; the host's own hand it on
         return fn(x, *args, mask=mask) if accepts_mask(fn) else fn(x, *args)
 
     return run

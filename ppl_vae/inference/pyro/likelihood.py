@@ -23,6 +23,7 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     MultivariateNormal,
+    biject_to,
     constraints,
 )
 from torch.nn.functional import softplus
@@ -140,7 +141,16 @@ def _entrywise(d: Distribution) -> Distribution:
 
 
 def _entrywise_log_prob(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
+    x = _within_support(_entrywise(d), x, mask)
     return _sum_event(d, keep(mask, _entry_log_prob(_entrywise(d), x)))
+
+
+def _within_support(entry: Distribution, x: Tensor, mask: Tensor) -> Tensor:
+    """Put a value of the support where x is missing: outside of it gradients would be NaN."""
+    support: Any = entry.support
+    if support is constraints.real or support.is_discrete:
+        return x
+    return torch.where(mask, x, biject_to(support)(torch.zeros_like(x)))
 
 
 def _entrywise_sample(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,43 +16,13 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
 from ppl_vae.inference.pyro.contract import check_program
+from ppl_vae.inference.pyro.kernel_state import Complete, KernelState
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
 from ppl_vae.inference.pyro.starting import HandOver, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
-__all__ = ["KernelState", "ProgramKernel"]
-
-
-@dataclass(frozen=True)
-class KernelState:
-    """The state of C chains."""
-
-    chain: Any  # the method's own state; completed rows alone when nothing is missing
-    info: Any  # the method's sample statistics of the last step
-    rng_state: Tensor  # state of torch's generator on the data's device after the step
-    num_steps: int  # iterations since the start
-    site: str
-    kernel: str
-    start: str  # where the chains began
-
-    @property
-    def z(self) -> dict[str, Tensor]:
-        """What is collected: completed rows under the data site's name, and the latents."""
-        if isinstance(self.chain, Complete):
-            return {self.site: self.chain.x}
-        return {self.site: self.chain.x, **self.chain.z}
-
-    def hand_over(self) -> HandOver:
-        """Return where another kernel's run starts as its `init_params`, with its origin."""
-        return HandOver(self.z, f"{self.kernel}, {self.num_steps} iterations")
-
-
-@dataclass(frozen=True)
-class Complete:
-    """The state of chains that have nothing to draw."""
-
-    x: Tensor
+__all__ = ["ProgramKernel"]
 
 
 class ProgramKernel(MCMCKernel):

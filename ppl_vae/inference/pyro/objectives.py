@@ -1,68 +1,65 @@
 """Training objectives with Pyro's own ELBO interface, right for partially observed rows.
 
-An objective is one equation, `bound(program)`: a lower bound on log p(x_o) per row, shape (B,), in
-nats.  It runs in `pyro.infer.SVI` and in `fit(objective=...)`.
+An objective is one equation, `value(program)`: what training maximises, per row, shape (B,), in
+nats; the loss is minus its sum over the rows of the batch, whatever the scale of a plate.  It runs
+in `pyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pyro import infer
 from torch import Tensor
 
 from ppl_vae.inference.pyro.mcmc import take_data
-from ppl_vae.inference.pyro.program import Program, split_data
+from ppl_vae.inference.pyro.program import (
+    Latents,
+    Program,
+    require_reparameterised,
+    split_data,
+)
+from ppl_vae.schedules import Schedule, at_step, check_weight
 
-__all__ = ["ELBO", "find_objective"]
+__all__ = ["ELBO", "STL", "Objective"]
+
+Sites = dict[str, dict[str, Any]]
+"""The sample sites of a run of a program, by name."""
 
 
-class ELBO(infer.ELBO):
-    """The evidence lower bound, by one draw of the latents a row.
+class Objective(infer.ELBO):
+    """What training maximises; a subclass with an equation of its own is a new objective.
 
-        log p(x_o | z) + log p(z) - log q(z | x),  z ~ q(z | x)
-
-    With missing entries it bounds log p(x_o); the guide then sees zeros where x is missing, and
-    the mask if it has a parameter of that name. Every latent site of the guide must be
-    reparameterised.
+    With missing entries the guide sees zeros where x is missing, and the mask if it has a
+    parameter of that name. The keywords `mask` and `step` of `svi.step` are the objective's; all
+    others go to model and guide. Attributes that are schedules have their values at `step` in
+    `value`.
 
     Args:
         site: name of the data site.
-
-    Raises:
-        ValueError: when run, if a site of the guide cannot be reparameterised.
-
-    Example:
-        >>> import pyro, torch
-        >>> from pyro.infer import SVI
-        >>> from ppl_vae.pyro import ELBO, VAE
-        >>> vae = VAE((4,), 2, hidden=(8,))
-        >>> svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), ELBO())
-        >>> loss = svi.step(torch.ones(3, 4))
     """
 
     def __init__(self, *, site: str = "x") -> None:
         super().__init__()
         self.site = site
 
-    def bound(self, program: Program) -> Tensor:
-        """Return the bound of each row, shape (B,)."""
-        x = program.x_obs
-        z = program.propose_reparameterised(x)
-        log_prior, likelihood = program.decode(z)
-        return program.log_observed(likelihood) + log_prior - program.log_proposal(z, x)
+    def value(self, program: Program) -> Tensor:
+        """Return what is maximised for each row, shape (B,)."""
+        raise NotImplementedError
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Return minus the sum of the bound over rows, as a tensor with gradients."""
+        """Return minus the sum of the value over rows, as a tensor with gradients."""
         x, args, mask, kwargs = take_data(args, kwargs)
+        objective = at_step(self, kwargs.pop("step", None))
         x_obs, mask = split_data(x, mask)
-        return -self.bound(Program(model, guide, x_obs, mask, self.site, args, kwargs)).sum()
+        return -objective.value(Program(model, guide, x_obs, mask, self.site, args, kwargs)).sum()
 
     def loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> float:
-        """Return minus the sum of the bound over rows."""
+        """Return minus the sum of the value over rows."""
         return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def loss_and_grads(
@@ -77,17 +74,130 @@ class ELBO(infer.ELBO):
         raise NotImplementedError("This objective runs the program by itself.")
 
 
-OBJECTIVES = {"elbo": ELBO}
+class ELBO(Objective):
+    """The evidence lower bound, by draws of the latents.
 
+        mean over k of  log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)),  z_k ~ q(z | x)
 
-def find_objective(objective: str | ELBO, site: str) -> ELBO:
-    """Return an objective by name, or the one given.
+    With missing entries it bounds log p(x_o). Kingma and Welling (2014), eq. 6,
+    https://arxiv.org/abs/1312.6114; `kl_weight` is the beta of Higgins et al. (2017), and with
+    another value than 1 this is no bound. Every latent site of the guide must be reparameterised.
+
+    Args:
+        num_particles: draws a row, K.
+        kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        site: name of the data site.
 
     Raises:
-        ValueError: if no objective has this name.
+        ValueError: if `num_particles` is below 1 or `kl_weight` negative; when run, if a site of
+            the guide cannot be reparameterised, or the step of a schedule is not known.
+
+    Example:
+        >>> import pyro, torch
+        >>> from pyro.infer import SVI
+        >>> from ppl_vae.pyro import ELBO, VAE
+        >>> from ppl_vae.schedules import Linear
+        >>> vae, optimiser = VAE((4,), 2, hidden=(8,)), pyro.optim.Adam({"lr": 1e-3})
+        >>> svi = SVI(vae.model, vae.guide, optimiser, ELBO(kl_weight=Linear(0, 1, 100)))
+        >>> loss = svi.step(torch.ones(3, 4), step=0)
     """
-    if not isinstance(objective, str):
-        return objective
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {sorted(OBJECTIVES)}, got {objective!r}.")
-    return OBJECTIVES[objective](site=site)
+
+    def __init__(
+        self, *, num_particles: int = 1, kl_weight: float | Schedule = 1.0, site: str = "x"
+    ) -> None:
+        super().__init__(site=site)
+        self.num_particles = check_num_particles(num_particles)
+        self.kl_weight: Any = check_weight("kl_weight", kl_weight)
+
+    def value(self, program: Program) -> Tensor:
+        """Return the bound of each row, shape (B,)."""
+        return self.log_weight(program).mean(0)
+
+    def log_weight(self, program: Program) -> Tensor:
+        """Return log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)), shape (K, B)."""
+        guide = draw_particles(program, self.num_particles)
+        log_prior, likelihood = program.decode(values(guide))
+        log_ratio = log_prior - self.log_proposal(program, guide)
+        log_weight = program.log_observed(likelihood) + self.kl_weight * log_ratio
+        return log_weight.reshape(self.num_particles, -1)
+
+    def log_proposal(self, program: Program, guide: Sites) -> Tensor:
+        """Return log q(z | x) at the guide's draw, as its gradient is to flow, shape (B,)."""
+        return log_prob(guide)
+
+
+class STL(ELBO):
+    """The evidence lower bound with the guide's parameters held fixed inside log q.
+
+        log q_phi'(z | x),  phi' = phi without gradient,  z ~ q_phi(z | x)
+
+    The value is that of `ELBO`. What is left out of its gradient has mean zero; what remains has
+    no variance where q is the posterior. Roeder, Wu and Duvenaud (2017), Sticking the landing,
+    section 3, https://arxiv.org/abs/1703.09194.
+
+    Args:
+        num_particles: draws a row, K.
+        kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        site: name of the data site.
+
+    Raises:
+        ValueError: as `ELBO`.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.pyro import STL, VAE, fit
+        >>> pyro.set_rng_seed(0)
+        >>> x = digits(binary=True).x_train
+        >>> fit(VAE((64,), 4), x, objective=STL(), num_steps=20).losses.shape
+        (20,)
+    """
+
+    def log_proposal(self, program: Program, guide: Sites) -> Tensor:
+        """Return log q(z | x) at the guide's draw, through z alone, shape (B,)."""
+        log_q = log_prob(guide)
+        # Weights are held by the nets, not by the program: subtract what they contribute.
+        through_weights = log_prob(at_fixed_values(program, guide, self.num_particles))
+        return log_q - through_weights + through_weights.detach()
+
+
+def draw_particles(program: Program, num_particles: int) -> Sites:
+    """Draw z_k ~ q(z | x_o), refusing sites through which no gradient flows.
+
+    Values are (K, B, ...), or (B, ...) for one particle. A guide with one site is run once; one
+    with several, which may hang together, is run on K copies of the rows.
+    """
+    sites = program.trace_guide(program.x_obs)
+    require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
+    if num_particles == 1:
+        return sites
+    if len(sites) > 1:
+        return program.trace_guide(program.x_obs.expand(num_particles, *program.x_obs.shape))
+    ((name, site),) = sites.items()
+    return {name: {**site, "value": site["fn"].rsample(torch.Size((num_particles,)))}}
+
+
+def at_fixed_values(program: Program, guide: Sites, num_particles: int) -> Sites:
+    """Return the guide's sites at the same values, through which no gradient flows."""
+    z = {name: value.detach() for name, value in values(guide).items()}
+    if len(guide) > 1:  # a site's distribution depends on the values before it
+        lead = () if num_particles == 1 else (num_particles,)
+        return program.trace_guide(program.x_obs.expand(*lead, *program.x_obs.shape), z=z)
+    return {name: {**site, "value": z[name]} for name, site in guide.items()}
+
+
+def values(sites: Sites) -> Latents:
+    """Return what was drawn at each site."""
+    return {name: site["value"] for name, site in sites.items()}
+
+
+def log_prob(sites: Sites) -> Tensor:
+    """Return the log density of what was drawn, shape (..., B)."""
+    return torch.stack([site["fn"].log_prob(site["value"]) for site in sites.values()]).sum(0)
+
+
+def check_num_particles(num_particles: int) -> int:
+    """Return the number, or raise a `ValueError`."""
+    if not isinstance(num_particles, int) or num_particles < 1:
+        raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
+    return num_particles

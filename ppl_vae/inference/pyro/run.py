@@ -11,7 +11,8 @@ from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.inference.pyro.mcmc import KernelState, ProgramKernel, set_random_state, stack_info
+from ppl_vae.inference.pyro.kernel_state import KernelState
+from ppl_vae.inference.pyro.mcmc import ProgramKernel, set_random_state, stack_info
 from ppl_vae.inference.pyro.starting import HandOver
 
 __all__ = ["MCMC"]

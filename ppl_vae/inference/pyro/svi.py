@@ -14,9 +14,12 @@ from tqdm import tqdm
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
 from ppl_vae.inference.pyro.mcmc import as_numpy, random_state, set_random_state
-from ppl_vae.inference.pyro.objectives import ELBO, find_objective
+from ppl_vae.inference.pyro.named_objectives import find_objective
+from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.program import split_data
+from ppl_vae.inference.pyro.rows import rows_of
 from ppl_vae.masks import check_data
+from ppl_vae.schedules import at_step
 from ppl_vae.weights import write_weights
 
 __all__ = ["Fitted", "fit"]
@@ -63,7 +66,7 @@ def fit(
     x: Any,
     *args: Any,
     mask: Any = None,
-    objective: str | ELBO = "elbo",
+    objective: str | Objective = "elbo",
     num_steps: int = 5_000,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
@@ -76,12 +79,13 @@ def fit(
     The program's own weights are trained, in place. The random draws follow `pyro.set_rng_seed`.
 
     Args:
-        program: a `VAE`, or a pair (model, guide).
+        program: a `VAE`, a pair (model, guide), or a `Fitted` to train on from its weights.
         x: data, shape (rows, *event), NaN where missing; on the device of the weights.
         *args: further arguments of model and guide; tensors with one entry a row are cut into the
             same mini-batches.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
-        objective: "elbo", or an objective of `ppl_vae.pyro`.
+        objective: "elbo", "analytic-elbo", "stl", "iwae" or "forward-kl", or an objective of
+            `ppl_vae.pyro`, whose schedules get the step from here.
         num_steps: gradient steps (Adam).
         batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is
             left out.
@@ -107,12 +111,15 @@ def fit(
     _check_options(num_steps, batch_size, learning_rate)
     check_data(as_numpy(x), as_numpy(mask), site=site)
     data = (*split_data(torch.as_tensor(x), mask), args)
+    program = program.program if isinstance(program, Fitted) else program
     model, guide = _pair(program)
     objective = find_objective(objective, site)
     num_rows = len(data[0])
     batch_size = min(batch_size, num_rows)
-    first = _take_rows(data, torch.arange(batch_size), num_rows)
-    optimiser = torch.optim.Adam(_parameters(objective, model, guide, first), lr=learning_rate)
+    first = rows_of(data, torch.arange(batch_size), num_rows)
+    optimiser = torch.optim.Adam(
+        _parameters(at_step(objective, 0), model, guide, first), lr=learning_rate
+    )
 
     steps_per_epoch = num_rows // batch_size
     seed = int(torch.randint(2**62, ()))
@@ -125,8 +132,8 @@ def fit(
             begin, end = max(start, first_step), min(num_steps, first_step + steps_per_epoch)
             batches = _epoch(seed + epoch, num_rows, batch_size)[begin - first_step :]
             for step, rows in zip(range(begin, end), batches, strict=False):
-                x_batch, mask_batch, args_batch = _take_rows(data, rows, num_rows)
-                loss = objective.differentiable_loss(
+                x_batch, mask_batch, args_batch = rows_of(data, rows, num_rows)
+                loss = at_step(objective, step).differentiable_loss(
                     model, guide, x_batch, *args_batch, mask=mask_batch
                 )
                 losses[step] = _descend(optimiser, loss / batch_size, step)
@@ -173,14 +180,6 @@ def _epoch(seed: int, num_rows: int, batch_size: int) -> Tensor:
     """Return the rows of an epoch's batches, shuffled, (steps, batch_size)."""
     order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
     return order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
-
-
-def _take_rows(tree: Any, rows: Tensor, num_rows: int) -> Any:
-    if isinstance(tree, Tensor) and tree.ndim and tree.shape[0] == num_rows:
-        return tree[rows.to(tree.device)]
-    if isinstance(tree, tuple):
-        return tuple(_take_rows(part, rows, num_rows) for part in tree)
-    return tree
 
 
 def _pair(program: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -7,6 +7,7 @@ Shapes: B rows, L latent dimensions, event = shape of one row. Other axes may le
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,7 +43,9 @@ class VAE:
         likelihood: `"bernoulli"` (x in {0, 1}), `"normal"` (one learned scale per feature, at
             least 0.01; another floor is `("normal", 0.1)`), or `("categorical", num_categories)`
             (x holds class codes 0, 1, ...).
-        encoder: own module; takes x (B, *event), returns (loc, scale) of z, each (B, L).
+        encoder: own module; takes x (B, *event), returns (loc, scale) of z, each (B, L). If it has
+            a parameter `mask`, it gets the mask too (True = observed, or None), and must not look
+            at x where the mask is False: `masked_encoder`.
         decoder: own module; takes z (B, L), returns logits or means, (B, *event), for the
             categorical likelihood logits (B, *event, num_categories).
 
@@ -73,6 +76,7 @@ class VAE:
         self.latent_dim = self._spec.latent_dim
         self.encoder = RegisteredNet("encoder", encoder, partial(build_encoder, self._spec))
         self.decoder = RegisteredNet("decoder", decoder, partial(build_decoder, self._spec))
+        self._encoder_takes_mask = encoder is not None and "mask" in signature(encoder).parameters
         likelihood_net = partial(Likelihood, self._spec)
         self.likelihood = RegisteredNet("likelihood", None, likelihood_net)
 
@@ -87,11 +91,11 @@ class VAE:
             check_shape("The decoder's output", raw.shape, expected, "change the decoder.")
             return numpyro.sample("x", likelihood(raw), obs=x)
 
-    def guide(self, x: Array) -> Array:
-        """q(z | x) of the rows of x, (B, *event)."""
+    def guide(self, x: Array, *, mask: Array | None = None) -> Array:
+        """q(z | x) of the rows of x, (B, *event); `mask` is for an encoder that takes one."""
         encoder = self.encoder.register()
         num_rows = self._num_rows(x)
-        loc, scale = encoder(x)
+        loc, scale = encoder(x, mask=mask) if self._encoder_takes_mask else encoder(x)
         expected = (*jnp.shape(x)[: jnp.ndim(x) - len(self.event_shape)], self.latent_dim)
         check_shape("The encoder's loc", loc.shape, expected, "change the encoder.")
         check_shape("The encoder's scale", scale.shape, expected, "change the encoder.")

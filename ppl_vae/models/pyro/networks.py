@@ -6,6 +6,8 @@ All nets take any number of leading axes before the event, (..., B, *event).
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -20,8 +22,10 @@ __all__ = [
     "ConvEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "MaskedEncoder",
     "build_decoder",
     "build_encoder",
+    "masked_encoder",
 ]
 
 ENCODER_SCALE_FLOOR = 1e-4
@@ -131,6 +135,52 @@ class ConvDecoder(nn.Module):
             return h.reshape(*rows, *self.event_shape)
         channels, *image = self.event_shape
         return h.reshape(*rows, channels, self.num_categories, *image).movedim(-3, -1)
+
+
+class MaskedEncoder(nn.Module):
+    """Encode x_o and which entries it has: the built-in encoder of x and its mask side by side.
+
+        loc, scale = encoder([x where observed, else 0; mask])
+
+    The mask is appended along the first axis of the event, as more features or channels; without
+    a mask all entries are observed.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        first, *rest = architecture.event_shape
+        self.net = build_encoder(replace(architecture, event_shape=(2 * first, *rest)))
+        self.num_event = len(architecture.event_shape)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.expand(x.shape)
+        seen = torch.where(mask, x, torch.zeros_like(x))
+        return self.net(torch.cat([seen, mask.to(x.dtype)], -self.num_event))
+
+
+def masked_encoder(
+    event_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] | None = None
+) -> MaskedEncoder:
+    """Return an encoder for `VAE(encoder=...)` that sees x_o and the mask: q(z | x_o).
+
+    It is what training on incomplete rows asks for, where an encoder without the mask takes a
+    missing entry for a zero. Kernels hand it the mask too, so that it proposes from q(z | x_o)
+    whatever the missing entries are. Ivanov et al. (2019), https://arxiv.org/abs/1806.02382.
+
+    Arguments:
+        event_shape: shape of one row, (D,) or (channels, height, width).
+        latent_dim: number L of latent dimensions.
+        hidden: as for `VAE`.
+
+    Example:
+        >>> from ppl_vae.pyro import VAE, masked_encoder
+        >>> encoder = masked_encoder((64,), 8, (32,))
+        >>> vae = VAE((64,), 8, (32,), encoder=encoder)
+        >>> loc, scale = encoder(torch.zeros(5, 64), mask=torch.arange(64) < 32)
+        >>> loc.shape
+        torch.Size([5, 8])
+    """
+    return MaskedEncoder(Architecture.parse(event_shape, latent_dim, hidden, "bernoulli"))
 
 
 def build_encoder(architecture: Architecture) -> nn.Module:

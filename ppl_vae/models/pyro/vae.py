@@ -6,6 +6,7 @@ Shapes: B rows, L latent dimensions, event = shape of one row. Other axes may le
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ class VAE(nn.Module):
         likelihood: `"bernoulli"` (x in {0, 1}), `"normal"` (one learned scale per feature, at
             least 0.01; another floor is `("normal", 0.1)`), or `("categorical", num_categories)`
             (x holds class codes 0, 1, ...).
-        encoder: own module; takes x (B, *event), returns (loc, scale) of z, each (B, L).
+        encoder: own module; takes x (B, *event), returns (loc, scale) of z, each (B, L). If it has
+            a parameter `mask`, it gets the mask too (True = observed, or None), and must not look
+            at x where the mask is False: `masked_encoder`.
         decoder: own module; takes z (B, L), returns logits or means, (B, *event), for the
             categorical likelihood logits (B, *event, num_categories).
 
@@ -70,6 +73,7 @@ class VAE(nn.Module):
         self.latent_dim = self._spec.latent_dim
         self.encoder = _own_or_built("encoder", encoder, build_encoder, self._spec)
         self.decoder = _own_or_built("decoder", decoder, build_decoder, self._spec)
+        self._encoder_takes_mask = "mask" in signature(self.encoder.forward).parameters
         self.likelihood = Likelihood(self._spec)
         # Buffers, so that the prior follows the weights to their device and dtype.
         self.register_buffer("prior_loc", torch.zeros(self.latent_dim), persistent=False)
@@ -86,11 +90,12 @@ class VAE(nn.Module):
             check_shape("The decoder's output", raw.shape, expected, "change the decoder.")
             return pyro.sample("x", self.likelihood(raw), obs=x)
 
-    def guide(self, x: Tensor) -> Tensor:
-        """q(z | x) of the rows of x, (B, *event)."""
+    def guide(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """q(z | x) of the rows of x, (B, *event); `mask` is for an encoder that takes one."""
         _register("encoder", self.encoder)
         num_rows = self._num_rows(x)
-        loc, scale = self.encoder(x)
+        takes_mask = self._encoder_takes_mask
+        loc, scale = self.encoder(x, mask=mask) if takes_mask else self.encoder(x)
         expected = (*x.shape[: x.dim() - len(self.event_shape)], self.latent_dim)
         check_shape("The encoder's loc", loc.shape, expected, "change the encoder.")
         check_shape("The encoder's scale", scale.shape, expected, "change the encoder.")

@@ -1,0 +1,239 @@
+"""A guide-proposed move alternated with a Hamiltonian Monte Carlo (HMC) move of the latents.
+
+Neal (2011), MCMC using Hamiltonian dynamics, Handbook of Markov chain Monte Carlo, section 5.3.
+https://arxiv.org/abs/1206.1901
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+
+from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel, ACMWGState
+from ppl_vae.inference.numpyro.mcmc import ProgramKernel
+from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
+from ppl_vae.inference.numpyro.mwg import Decoded, MWGKernel, MWGState
+from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.rows import select_rows
+from ppl_vae.inference.numpyro.unconstrained import (
+    decode_unconstrained,
+    require_continuous,
+    to_unconstrained,
+)
+from ppl_vae.inference_data import Run
+
+__all__ = [
+    "ACMWGRefreshInfo",
+    "HMCRefreshKernel",
+    "MWGRefreshInfo",
+    "kinetic_energy",
+    "leapfrog",
+    "log_density",
+    "log_density_gradient",
+    "refresh",
+]
+
+LARGEST_ENERGY_ERROR = 1000.0  # as in the hosts' HMC; nats
+
+
+class MWGRefreshInfo(NamedTuple):
+    """Sample statistics of one step over `MWGKernel`, per row."""
+
+    lp: Array  # log p(x_o, z), (B,)
+    acceptance_rate: Array  # of the guide's move, (B,)
+    accepted: Array  # of the guide's move, bool, (B,)
+    diverging: Array  # of the guide's move, bool, (B,)
+    hmc_acceptance_rate: Array  # (B,)
+    hmc_diverging: Array  # the energy error was NaN or above 1000 nats, bool, (B,)
+
+
+class ACMWGRefreshInfo(NamedTuple):
+    """Sample statistics of one step over `ACMWGKernel`, per row."""
+
+    lp: Array  # log p(x_o, z), (B,)
+    acceptance_rate: Array  # of the guide's move, (B,)
+    accepted: Array  # of the guide's move, bool, (B,)
+    diverging: Array  # of the guide's move, bool, (B,)
+    from_prior: Array  # the proposal came from the prior, bool, (B,)
+    history_length: Array  # iterations that the history stands for, (B,)
+    hmc_acceptance_rate: Array  # (B,)
+    hmc_diverging: Array  # the energy error was NaN or above 1000 nats, bool, (B,)
+
+
+# Subclasses may have another target than p(z | x_o), so that only the classes themselves count.
+INFOS: dict[type, Any] = {MWGKernel: MWGRefreshInfo, ACMWGKernel: ACMWGRefreshInfo}
+
+
+def log_density(program: Program, u: Latents) -> Array:
+    """Return log p(x_o, z) + log |dz/du| at z = t(u), shape (B,)."""
+    at, log_det = decode_unconstrained(program, u)
+    return at.log_prior + at.log_observed + log_det
+
+
+def log_density_gradient(program: Program, u: Latents) -> Latents:
+    """Return the gradient of `log_density`, row by row, each of the shape of u."""
+    return jax.grad(lambda u: log_density(program, u).sum())(u)
+
+
+def kinetic_energy(momentum: Latents) -> Array:
+    """Return |p|^2 / 2 per row, shape (B,)."""
+    each = [(p.reshape(p.shape[0], -1) ** 2).sum(-1) for p in momentum.values()]
+    return 0.5 * jnp.stack(each).sum(0)
+
+
+def leapfrog(
+    gradient: Callable[[Latents], Latents],
+    u: Latents,
+    momentum: Latents,
+    *,
+    step_size: float,
+    num_steps: int,
+) -> tuple[Latents, Latents]:
+    """Follow du/dt = p, dp/dt = gradient(u) for `num_steps` steps; reversible, volume 1.
+
+    Args:
+        gradient: of the log density with respect to u.
+        u: positions by site, each (B, ...).
+        momentum: p by site, of the shapes of u.
+        step_size: time of one step.
+        num_steps: number of steps, at least 1.
+    """
+
+    def move(a: Latents, size: float, b: Latents) -> Latents:
+        return jax.tree.map(lambda a, b: a + size * b, a, b)
+
+    def one_step(_: Any, at: tuple[Latents, Latents, Latents]) -> tuple[Latents, Latents, Latents]:
+        u, momentum, slope = at
+        momentum = move(momentum, step_size / 2, slope)
+        u = move(u, step_size, momentum)
+        slope = gradient(u)
+        return u, move(momentum, step_size / 2, slope), slope
+
+    u, momentum, _ = jax.lax.fori_loop(0, num_steps, one_step, (u, momentum, gradient(u)))
+    return u, momentum
+
+
+def refresh(
+    key: Array, program: Program, current: Decoded, *, step_size: float, num_steps: int
+) -> tuple[Decoded, Array, Array]:
+    """Move the latents of every row by HMC; return them, the acceptance rate and divergence."""
+    key_momentum, key_accept = random.split(key)
+
+    # 1. Draw a momentum, and follow the dynamics.
+    u, log_det = to_unconstrained(program, current.z)
+    keys = dict(zip(u, random.split(key_momentum, len(u)), strict=True))
+    momentum = {name: random.normal(keys[name], v.shape, v.dtype) for name, v in u.items()}
+    gradient = partial(log_density_gradient, program)
+    u_new, momentum_new = leapfrog(gradient, u, momentum, step_size=step_size, num_steps=num_steps)
+
+    # 2. Accept or keep z; rows are independent, so that each decides for itself.
+    proposed, log_det_new = decode_unconstrained(program, u_new)
+    log_target = current.log_prior + current.log_observed + log_det
+    log_target_new = proposed.log_prior + proposed.log_observed + log_det_new
+    log_a = log_target_new - log_target + kinetic_energy(momentum) - kinetic_energy(momentum_new)
+    accepted = accept_rows(key_accept, log_a)
+    diverging = ~(log_a > -LARGEST_ENERGY_ERROR)
+    return select_rows(accepted, proposed, current), accept_probability(log_a), diverging
+
+
+class HMCRefreshKernel(ProgramKernel):
+    """A guide-proposed move, then one HMC move of the latents, then x_m ~ p(x_m | x_o, z).
+
+    The guide's move jumps between modes; the HMC move follows the gradient of
+
+        log p(x_o, z(u)) + log |dz/du|
+
+    in unconstrained coordinates u, and so explores where the guide is too narrow or too far off.
+    Rows have their own momentum and accept decision.
+
+    Why this is valid. HMC leaves p(z | x_o) invariant; the draw of x_m after it, which forgets the
+    one before, makes the pair follow p(z, x_m | x_o), which the move of `MWGKernel` leaves
+    invariant. For `ACMWGKernel`: given the history, both moves leave p(z | x_o) invariant, and the
+    prior's share gives the guide's move the bound from which convergence follows; HMC after it
+    keeps that bound. The history is offered an imputation only when a guide-proposed move is
+    accepted. HMC offers none: what was drawn since the last accepted guide-proposed move stays out,
+    however far HMC went meanwhile.
+
+    Args:
+        kernel: an `MWGKernel` or an `ACMWGKernel`; programs, parameters and settings are its own.
+        step_size: of the leapfrog, in units of the unconstrained latents.
+        num_steps: leapfrog steps, one decoder pass and its gradient each.
+
+    Raises:
+        TypeError: if `kernel` is of another type.
+        ValueError: if `step_size` or `num_steps` is out of range; when run, if a latent site is
+            discrete.
+
+    Example:
+        >>> from jax import random
+        >>> from ppl_vae.numpyro import MCMC, HMCRefreshKernel, MWGKernel, VAE, fit
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.masks import half, with_nan
+        >>> data = digits(binary=True)
+        >>> fitted = fit(random.key(0), VAE((64,), 4), data.x_train, num_steps=20)
+        >>> kernel = HMCRefreshKernel(MWGKernel(fitted.model, fitted.guide), num_steps=3)
+        >>> mcmc = MCMC(kernel, num_warmup=5, num_samples=10)
+        >>> mcmc.run(random.key(1), with_nan(data.x_test[:3], half((3, 8, 8)).reshape(3, 64)))
+        >>> mcmc.get_extra_fields()["info"].hmc_acceptance_rate.shape
+        (10, 3)
+    """
+
+    settings = ("step_size", "num_steps")
+
+    def __init__(self, kernel, *, step_size=0.1, num_steps=10) -> None:
+        if type(kernel) not in INFOS:
+            raise TypeError(
+                "HMCRefreshKernel refreshes the latents of an MWGKernel or an ACMWGKernel, got "
+                f"{type(kernel).__name__}. Wrap one of those; "
+                "to run HMC or NUTS alone, see ConditionalModel."
+            )
+        if not step_size > 0:
+            raise ValueError(f"step_size must be above 0, got {step_size}.")
+        if not (isinstance(num_steps, int) and num_steps >= 1):
+            raise ValueError(f"num_steps must be an integer >= 1, got {num_steps}.")
+        super().__init__(kernel.model, kernel.guide, site=kernel.site, params=kernel.params)
+        self.kernel = kernel
+        self.step_size = step_size
+        self.num_steps = num_steps
+
+    def check(self, key: Array, program: Program) -> None:
+        """Raise where the program cannot be sampled, or has discrete latents."""
+        super().check(key, program)
+        require_continuous(key, program)
+
+    def start(
+        self, key: Array, program: Program, x: Array, z: Latents | None
+    ) -> MWGState | ACMWGState:
+        """Start as the wrapped kernel does."""
+        return self.kernel.start(key, program, x, z)
+
+    def step(
+        self, key: Array, program: Program, state: Any
+    ) -> tuple[Any, MWGRefreshInfo | ACMWGRefreshInfo]:
+        """Advance one chain by one iteration."""
+        key_guide, key_hmc, key_x = random.split(key, 3)
+        state, info = self.kernel.step(key_guide, program, state)
+        current, rate, diverging = refresh(
+            key_hmc, program, state.current, step_size=self.step_size, num_steps=self.num_steps
+        )
+        x = program.impute(key_x, current.likelihood)
+        info = info._replace(lp=current.log_prior + current.log_observed)
+        info = INFOS[type(self.kernel)](
+            **info._asdict(), hmc_acceptance_rate=rate, hmc_diverging=diverging
+        )
+        return state._replace(x=x, current=current), info
+
+    def redecode(self, program: Program, state: Any) -> Any:
+        """Recompute what the model says of the current latents."""
+        return self.kernel.redecode(program, state)
+
+    def collect(self, mcmc: Any) -> Run:
+        """Return the results of a finished run, with the settings of the wrapped kernel."""
+        run = super().collect(mcmc)
+        of_wrapped = {name: getattr(self.kernel, name) for name in self.kernel.settings}
+        wrapped = {"wrapped_kernel": type(self.kernel).__name__, **of_wrapped}
+        return replace(run, attrs={**run.attrs, **wrapped})

@@ -1,0 +1,166 @@
+"""Weights that change while a program is trained, as objects: `ELBO(kl_weight=Linear(0, 1, 1000))`.
+
+A schedule is a function of the step, counted from 0.  `fit` knows the step, also after it went on
+from a checkpoint; in the host's own SVI it is the keyword `step`.  A schedule of your own is a
+subclass of `Schedule` with `__call__`; the step may be an int or a traced array.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Constant", "Cyclic", "Linear", "Schedule", "at_step", "check_weight"]
+
+Settings = TypeVar("Settings")
+
+
+class Schedule:
+    """A number for every step of a training."""
+
+    def __call__(self, step: Any) -> Any:
+        """Return the value at `step`, counted from 0."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same value at every step.
+
+    Args:
+        value: that value.
+
+    Example:
+        >>> Constant(0.5)(7)
+        0.5
+    """
+
+    value: float
+
+    def __call__(self, step: Any) -> Any:
+        del step
+        return self.value
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """From `start` to `stop` in a straight line, then constant.
+
+        start + (stop - start) min(max((step - begin) / num_steps, 0), 1)
+
+    With 0 and 1 it is the warm-up of Bowman et al. (2016), https://arxiv.org/abs/1511.06349.
+
+    Args:
+        start: value up to the step `begin`.
+        stop: value from the step `begin + num_steps` on.
+        num_steps: steps between the two, at least 1.
+        begin: the step that the line begins at.
+
+    Raises:
+        ValueError: if `num_steps` is below 1.
+
+    Example:
+        >>> [Linear(0.0, 1.0, 4)(step) for step in (0, 1, 4, 9)]
+        [0.0, 0.25, 1.0, 1.0]
+    """
+
+    start: float
+    stop: float
+    num_steps: int
+    begin: int = 0
+
+    def __post_init__(self) -> None:
+        _require_positive("num_steps", self.num_steps)
+
+    def __call__(self, step: Any) -> Any:
+        share = _clip((step - self.begin) / self.num_steps)
+        return self.start + (self.stop - self.start) * share
+
+
+@dataclass(frozen=True)
+class Cyclic(Schedule):
+    """From `start` to `stop` again and again: up in a straight line, then constant.
+
+        start + (stop - start) min(t / ramp, 1),  t = (step mod period) / period
+
+    Fu et al. (2019), Cyclical annealing schedule, eq. 6 and 7, https://arxiv.org/abs/1903.10145.
+
+    Args:
+        start: value at the first step of each cycle.
+        stop: value once the line has been climbed.
+        period: steps of a cycle, at least 1.
+        ramp: share of a cycle that climbs, above 0 and at most 1.
+
+    Raises:
+        ValueError: if `period` is below 1, or `ramp` outside (0, 1].
+
+    Example:
+        >>> [Cyclic(0.0, 1.0, period=8)(step) for step in (0, 2, 4, 7, 8)]
+        [0.0, 0.5, 1.0, 1.0, 0.0]
+    """
+
+    start: float
+    stop: float
+    period: int
+    ramp: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_positive("period", self.period)
+        if not 0 < self.ramp <= 1:
+            raise ValueError(f"ramp must be above 0 and at most 1, got {self.ramp!r}.")
+
+    def __call__(self, step: Any) -> Any:
+        share = _clip(step % self.period / (self.period * self.ramp))
+        return self.start + (self.stop - self.start) * share
+
+
+def at_step(settings: Settings, step: Any) -> Settings:
+    """Return an object whose attributes that are schedules have their values at `step`.
+
+    Args:
+        settings: any object, such as an objective; it is not changed.
+        step: counted from 0, or None if it is not known.
+
+    Raises:
+        ValueError: if there is a schedule and no step.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> at_step(SimpleNamespace(kl_weight=Linear(0.0, 1.0, 4), site="x"), 2)
+        namespace(kl_weight=0.5, site='x')
+    """
+    schedules = {n: value for n, value in vars(settings).items() if isinstance(value, Schedule)}
+    if not schedules:
+        return settings
+    if step is None:
+        raise ValueError(
+            f"A schedule needs to know the step, and none came for {schedules}. In the host's SVI "
+            "give it by the keyword `step`, counted from 0: `svi.update(state, x, step=i)` in "
+            "NumPyro, `svi.step(x, step=i)` in Pyro. `fit` counts by itself."
+        )
+    resolved = copy.copy(settings)
+    vars(resolved).update({name: schedule(step) for name, schedule in schedules.items()})
+    return resolved
+
+
+def check_weight(name: str, weight: float | Schedule) -> float | Schedule:
+    """Return the weight, a number of at least 0 or a schedule, or raise a `ValueError`."""
+    if isinstance(weight, Schedule):
+        return weight
+    if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise ValueError(
+            f"{name} must be a number of at least 0 or a schedule of ppl_vae.schedules, "
+            f"got {weight!r}."
+        )
+    return weight
+
+
+def _clip(share: Any) -> Any:
+    """Between 0 and 1, of a plain number or of an array, for this file knows no framework."""
+    if isinstance(share, int | float):
+        return min(max(share, 0.0), 1.0)
+    return share.clip(0.0, 1.0)
+
+
+def _require_positive(name: str, value: int) -> None:
+    if not value >= 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
