@@ -6,10 +6,11 @@ subclass of `Schedule` with `__call__`; the step may be an int or a traced array
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["Constant", "Cyclic", "Linear", "Schedule", "at_step", "check_weight"]
+__all__ = ["Constant", "Cosine", "Cyclic", "Linear", "Schedule", "at_step", "check_weight"]
 
 Settings = TypeVar("Settings")
 
@@ -74,6 +75,39 @@ class Linear(Schedule):
     def __call__(self, step: Any) -> Any:
         share = _clip((step - self.begin) / self.num_steps)
         return self.start + (self.stop - self.start) * share
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From `start` to `stop` along half a cosine, then constant; for learning rates.
+
+        stop + (start - stop) (1 + cos(pi min(step / num_steps, 1))) / 2
+
+    Loshchilov and Hutter (2017), SGDR, eq. 5, https://arxiv.org/abs/1608.03983.
+
+    Args:
+        start: value at step 0.
+        stop: value from the step `num_steps` on.
+        num_steps: steps between the two, at least 1.
+
+    Raises:
+        ValueError: if `num_steps` is below 1.
+
+    Example:
+        >>> [round(Cosine(1.0, 0.0, 4)(step), 3) for step in (0, 1, 2, 4, 9)]
+        [1.0, 0.854, 0.5, 0.0, 0.0]
+    """
+
+    start: float
+    stop: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        _require_positive("num_steps", self.num_steps)
+
+    def __call__(self, step: Any) -> Any:
+        share = (1 + _cos(math.pi * _clip(step / self.num_steps))) / 2
+        return self.stop + (self.start - self.stop) * share
 
 
 @dataclass(frozen=True)
@@ -159,6 +193,13 @@ def _clip(share: Any) -> Any:
     if isinstance(share, int | float):
         return min(max(share, 0.0), 1.0)
     return share.clip(0.0, 1.0)
+
+
+def _cos(angle: Any) -> Any:
+    """The cosine of a plain number or of an array."""
+    if isinstance(angle, int | float):
+        return math.cos(angle)
+    return angle.cos() if hasattr(angle, "cos") else angle.__array_namespace__().cos(angle)
 
 
 def _require_positive(name: str, value: int) -> None:

@@ -12,6 +12,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 # Most of the time goes into compiling small programs that run once: two fifths less at level 0.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The same programs are compiled by many tests, and by both processes that share them.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 class NumPyroBackend:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ppl_vae.datasets import digits
+from ppl_vae.schedules import Cosine, Linear
 
 RNG = np.random.default_rng(0)
 X = (RNG.random((24, 6)) < 0.4).astype("float32")
@@ -164,6 +165,7 @@ def test_numpyro_compiles_an_epoch_once():
         ({"num_steps": 2.5}, r"num_steps.*integer.*got 2\.5"),
         ({"batch_size": -3}, r"batch_size.*>= 1, got -3"),
         ({"learning_rate": 0.0}, r"learning_rate.*positive, got 0\.0"),
+        ({"clip_norm": 0.0}, r"clip_norm must be positive or None, got 0\.0"),
         ({"learning_rate": float("nan")}, r"learning_rate.*positive, got nan"),
         ({"objective": "elboo"}, r"objective must be one of.*'elbo'.*got 'elboo'"),
     ],
@@ -202,6 +204,40 @@ def test_a_site_without_gradient_is_refused(backend):
 
     with pytest.raises(ValueError, match=r"\['cluster'\].*reparameterised"):
         backend.fit((model, guide), backend.array(X), num_steps=2)
+
+
+# --- the optimiser ---------------------------------------------------------------------------
+
+
+def test_a_schedule_sets_the_step_size(backend):
+    """Zero from step 6 on: the weights of 6 and of 12 steps are the same; half a cosine learns."""
+    stops = {n: weights(backend, fit(backend, n, Linear(1e-2, 0.0, 6))) for n in (6, 12)}
+    for name, value in stops[6].items():
+        np.testing.assert_array_equal(value, stops[12][name])
+    constant = weights(backend, fit(backend, 6, 1e-2))
+    assert any((constant[name] != value).any() for name, value in stops[6].items())
+    number, schedule = (weights(backend, fit(backend, 1, r)) for r in (1e-2, Cosine(1e-2, 0.0, 9)))
+    for name, value in number.items():
+        np.testing.assert_allclose(value, schedule[name], rtol=1e-6)
+
+
+def fit(backend, num_steps, learning_rate, **options):
+    return backend.fit(
+        small_vae(backend), X,
+        num_steps=num_steps, batch_size=8, learning_rate=learning_rate, **options,
+    )  # fmt: skip
+
+
+def test_clipped_gradients(backend):
+    """Adam forgets the scale of gradients but for 1e-8: clipped far below that, nothing moves."""
+    free, loose, tight = (
+        weights(backend, fit(backend, 6, 1e-2, clip_norm=norm)) for norm in (None, 1e6, 1e-14)
+    )
+    start = weights(backend, fit(backend, 1, 1e-30))
+    for name, value in free.items():
+        np.testing.assert_allclose(loose[name], value, rtol=1e-5)
+        np.testing.assert_allclose(tight[name], start[name], atol=1e-6)
+    assert max(np.abs(free[name] - start[name]).max() for name in free) > 1e-2
 
 
 # --- checkpoints ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from gaussian_chains import BIAS, NOISE, ONE, WEIGHT, regression
 from host_words import clear_parameters, words
 from kernel_parts import double_precision, module, real, seeded
 
-from ppl_vae.schedules import Constant, Cyclic, Linear, Schedule, at_step
+from ppl_vae.schedules import Constant, Cosine, Cyclic, Linear, Schedule, at_step
 
 RNG = np.random.default_rng(0)
 X = (RNG.random((24, 6)) < 0.4).astype("float32")
@@ -100,6 +100,7 @@ def hosts_svi(backend, vae, objective, num_steps):
         (Linear(1.0, 0.0, 2, begin=10), {0: 1.0, 10: 1.0, 11: 0.5, 12: 0.0, 13: 0.0}),
         (Cyclic(0.0, 2.0, period=4), {0: 0.0, 1: 1.0, 2: 2.0, 3: 2.0, 4: 0.0, 9: 1.0}),
         (Cyclic(0.0, 1.0, period=4, ramp=1.0), {0: 0.0, 3: 0.75, 4: 0.0}),
+        (Cosine(2.0, 1.0, 4), {0: 2.0, 1: 1.8535534, 2: 1.5, 4: 1.0, 9: 1.0}),
     ],
     ids=str,
 )
@@ -113,6 +114,7 @@ def test_values_of_schedules(backend, schedule, at):
     ("make", "message"),
     [
         (lambda: Linear(0.0, 1.0, 0), "num_steps must be at least 1, got 0"),
+        (lambda: Cosine(0.0, 1.0, 0), "num_steps must be at least 1, got 0"),
         (lambda: Cyclic(0.0, 1.0, 0), "period must be at least 1, got 0"),
         (lambda: Cyclic(0.0, 1.0, 5, ramp=0.0), r"ramp must be above 0 and at most 1, got 0\.0"),
         (lambda: Cyclic(0.0, 1.0, 5, ramp=1.5), r"ramp must be above 0 and at most 1, got 1\.5"),

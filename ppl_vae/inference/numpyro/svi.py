@@ -22,6 +22,7 @@ from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.program import accepts_mask, split_data
 from ppl_vae.inference.numpyro.rows import rows_of
 from ppl_vae.masks import check_data
+from ppl_vae.schedules import Schedule
 from ppl_vae.weights import write_weights
 
 __all__ = ["Fitted", "fit"]
@@ -73,7 +74,8 @@ def fit(
     objective: str | Objective = "elbo",
     num_steps: int = 5_000,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    learning_rate: float | Schedule = 1e-3,
+    clip_norm: float | None = None,
     site: str = "x",
     checkpoint: str | os.PathLike[str] | None = None,
     progress_bar: bool = True,
@@ -92,7 +94,8 @@ def fit(
         num_steps: gradient steps (Adam).
         batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is
             left out.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size, or a schedule such as `schedules.Cosine`.
+        clip_norm: largest norm of the gradient of the mean loss per row; None for any.
         site: name of the data site.
         checkpoint: file to go on from if it exists, and to write after every epoch; with the same
             data and options the result is that of a run that was not interrupted.
@@ -110,18 +113,18 @@ def fit(
         >>> fitted.losses.shape
         (20,)
     """
-    _check_options(num_steps, batch_size, learning_rate)
+    _check_options(num_steps, batch_size, learning_rate, clip_norm)
     check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=site)
     data = (*split_data(jnp.asarray(x), mask), args)
     program, first_params = _start(program)
     model, guide = _pair(program)
-    svi = SVI(
-        _with_mask(model), _with_mask(guide), optax.adam(learning_rate),
-        loss=find_objective(objective, site),
-    )  # fmt: skip
     key_init, key_epochs = random.split(key)
     num_rows = len(data[0])
     batch_size = min(batch_size, num_rows)
+    svi = SVI(
+        _with_mask(model), _with_mask(guide), _adam(learning_rate, clip_norm, batch_size),
+        loss=find_objective(objective, site),
+    )  # fmt: skip
     steps_per_epoch = num_rows // batch_size
     first = rows_of(data, jnp.arange(batch_size), num_rows)
     state = svi.init(key_init, first[0], *first[2], mask=first[1], init_params=first_params)
@@ -145,6 +148,15 @@ def fit(
             if checkpoint is not None:
                 _save(checkpoint, state, losses, end)
     return Fitted(program, svi.get_params(state), losses)
+
+
+def _adam(
+    learning_rate: float | Schedule, clip_norm: float | None, batch_size: int
+) -> optax.GradientTransformation:
+    adam = optax.adam(learning_rate)
+    if clip_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(clip_norm * batch_size), adam)  # SVI's loss: a sum
 
 
 def _epoch(
@@ -195,12 +207,16 @@ def _with_mask(fn: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _check_options(num_steps: int, batch_size: int, learning_rate: float) -> None:
+def _check_options(
+    num_steps: int, batch_size: int, learning_rate: float | Schedule, clip_norm: float | None
+) -> None:
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-    if not learning_rate > 0:
+    if not (isinstance(learning_rate, Schedule) or learning_rate > 0):
         raise ValueError(f"learning_rate must be positive, got {learning_rate!r}.")
+    if not (clip_norm is None or clip_norm > 0):
+        raise ValueError(f"clip_norm must be positive or None, got {clip_norm!r}.")
 
 
 def _refuse_if_not_finite(losses: np.ndarray, step: int) -> None:

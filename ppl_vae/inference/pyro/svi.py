@@ -19,7 +19,7 @@ from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.program import split_data
 from ppl_vae.inference.pyro.rows import rows_of
 from ppl_vae.masks import check_data
-from ppl_vae.schedules import at_step
+from ppl_vae.schedules import Schedule, at_step
 from ppl_vae.weights import write_weights
 
 __all__ = ["Fitted", "fit"]
@@ -69,7 +69,8 @@ def fit(
     objective: str | Objective = "elbo",
     num_steps: int = 5_000,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    learning_rate: float | Schedule = 1e-3,
+    clip_norm: float | None = None,
     site: str = "x",
     checkpoint: str | os.PathLike[str] | None = None,
     progress_bar: bool = True,
@@ -89,7 +90,8 @@ def fit(
         num_steps: gradient steps (Adam).
         batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is
             left out.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size, or a schedule such as `schedules.Cosine`.
+        clip_norm: largest norm of the gradient of the mean loss per row; None for any.
         site: name of the data site.
         checkpoint: file to go on from if it exists, and to write after every epoch; with the same
             data and options the result is that of a run that was not interrupted.
@@ -108,7 +110,7 @@ def fit(
         >>> fitted.losses.shape
         (20,)
     """
-    _check_options(num_steps, batch_size, learning_rate)
+    _check_options(num_steps, batch_size, learning_rate, clip_norm)
     check_data(as_numpy(x), as_numpy(mask), site=site)
     data = (*split_data(torch.as_tensor(x), mask), args)
     program = program.program if isinstance(program, Fitted) else program
@@ -117,9 +119,7 @@ def fit(
     num_rows = len(data[0])
     batch_size = min(batch_size, num_rows)
     first = rows_of(data, torch.arange(batch_size), num_rows)
-    optimiser = torch.optim.Adam(
-        _parameters(at_step(objective, 0), model, guide, first), lr=learning_rate
-    )
+    optimiser = torch.optim.Adam(_parameters(at_step(objective, 0), model, guide, first))
 
     steps_per_epoch = num_rows // batch_size
     seed = int(torch.randint(2**62, ()))
@@ -136,7 +136,9 @@ def fit(
                 loss = at_step(objective, step).differentiable_loss(
                     model, guide, x_batch, *args_batch, mask=mask_batch
                 )
-                losses[step] = _descend(optimiser, loss / batch_size, step)
+                losses[step] = _descend(
+                    optimiser, loss / batch_size, step, learning_rate, clip_norm
+                )
             bar.update(end - begin)
             bar.set_postfix(loss=f"{losses[begin:end].mean():.3f}")
             if checkpoint is not None:
@@ -163,7 +165,13 @@ def _unconstrained(site: Any) -> Tensor:
     return site["value"].unconstrained()
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
+def _descend(
+    optimiser: torch.optim.Optimizer,
+    loss: Tensor,
+    step: int,
+    learning_rate: float | Schedule,
+    clip_norm: float | None,
+) -> float:
     value = loss.item()
     if not np.isfinite(value):
         raise FloatingPointError(
@@ -172,6 +180,10 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> float
         )
     optimiser.zero_grad()
     loss.backward()
+    (group,) = optimiser.param_groups
+    group["lr"] = learning_rate(step) if isinstance(learning_rate, Schedule) else learning_rate
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(group["params"], clip_norm)
     optimiser.step()
     return value
 
@@ -192,12 +204,16 @@ def _pair(program: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     )
 
 
-def _check_options(num_steps: int, batch_size: int, learning_rate: float) -> None:
+def _check_options(
+    num_steps: int, batch_size: int, learning_rate: float | Schedule, clip_norm: float | None
+) -> None:
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-    if not learning_rate > 0:
+    if not (isinstance(learning_rate, Schedule) or learning_rate > 0):
         raise ValueError(f"learning_rate must be positive, got {learning_rate!r}.")
+    if not (clip_norm is None or clip_norm > 0):
+        raise ValueError(f"clip_norm must be positive or None, got {clip_norm!r}.")
 
 
 # --- checkpoints ----------------------------------------------------------------------------
