@@ -148,7 +148,7 @@ def test_model_and_guide_must_be_functions(backend, ppl):
 
 
 BAD_STARTS = {
-    "unknown site": (lambda z: {**z, "u": z["z"]}, X,
+    "unknown site": (lambda z: {**z, "u": z["z"]}, r"unknown sites \['u'\].*hand_over"),
     "shape": (lambda z: {**z, "z": z["z"][..., :1, :]}, r"init_params\['z'\].*shape"),
 }
 

@@ -199,3 +199,31 @@ def test_results_say_how_the_chains_were_warmed_up(backend):
         )
         attrs = backend.api.to_inference_data(mcmc)["posterior"].attrs
         assert (attrs["start"], attrs["num_warmup"]) == (start, 7)
+
+
+def test_imputations_are_carried_from_one_training_epoch_to_the_next(backend):
+    """DeMissVAE's seam: LAIR goes on under new weights from the imputations of the old ones."""
+    rng = np.random.default_rng(3)
+    x = np.where(rng.random((12, 4)) < 0.6, rng.normal(size=(12, 4)), np.nan).astype("float32")
+    if backend.name == "pyro":
+        import pyro
+
+        pyro.set_rng_seed(1)
+    vae = backend.api.VAE((4,), 2, hidden=(8,), likelihood="normal")
+    fitted = backend.fit(vae, backend.array(x), num_steps=3)
+    handed, before = None, None
+    for _ in range(2):
+        kernel = backend.api.LAIRKernel(fitted.model, fitted.guide)
+        if handed is not None:  # the new kernel begins with the last one's rows
+            args = (3, handed, (backend.array(x),), {})
+            if backend.name == "numpyro":
+                from jax import random
+
+                args = (random.split(random.key(0), 3), 0, *args[1:])
+            np.testing.assert_array_equal(kernel.init(*args).z["x"], before)
+        mcmc = backend.run(
+            kernel, backend.array(x), num_samples=2, num_chains=3, init_params=handed
+        )
+        handed, before = mcmc.last_state.hand_over(), np.asarray(mcmc.last_state.z["x"])
+        completed = before[:, 0].reshape(-1, 4)  # a particle of each chain
+        fitted = backend.fit(fitted, backend.array(completed), num_steps=3)
