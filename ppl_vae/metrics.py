@@ -10,6 +10,7 @@ from scipy.special import logsumexp, rel_entr
 from ppl_vae._two_samples import c2st, energy_score, frechet_distance, mmd, sinkhorn, wasserstein
 
 __all__ = [
+    "accuracy",
     "c2st",
     "coverage",
     "crps",
@@ -78,6 +79,19 @@ def f1(estimate: ArrayLike, truth: ArrayLike, axis: int | None = None) -> NDArra
     both = (estimate * truth).sum(axis)
     with np.errstate(invalid="ignore"):
         return 2 * both / (estimate.sum(axis) + truth.sum(axis))
+
+
+def accuracy(estimate: ArrayLike, truth: ArrayLike, axis: int | None = None) -> NDArray:
+    """Return the share of entries that are the true ones, of binary or categorical values.
+
+    Arguments as in `rmse`.
+
+    Example:
+        >>> accuracy([1, 1, 0, 2], [1, 0, 0, 2])
+        np.float64(0.75)
+    """
+    estimate, truth = _same_shape(estimate, truth)
+    return np.mean(estimate == truth, axis=axis)
 
 
 def nll(log_prob: ArrayLike, axis: int = 0) -> NDArray:

@@ -34,6 +34,13 @@ def test_f1_is_scikit_learns(rng):
         metrics.f1([0.5], [1])
 
 
+def test_accuracy_is_scikit_learns(rng):
+    accuracy_score = pytest.importorskip("sklearn.metrics").accuracy_score
+    estimate, truth = rng.integers(0, 4, (2, 50))
+    assert metrics.accuracy(estimate, truth) == accuracy_score(truth, estimate)
+    np.testing.assert_array_equal(metrics.accuracy([[1, 0], [2, 2]], [[1, 1], [2, 2]], 1), [0.5, 1])
+
+
 def test_predictive_density_of_a_normal_mean(rng):
     """x | z ~ N(z, 1), z ~ N(0, 1): x ~ N(0, 2); within five standard errors."""
     z = rng.normal(size=100_000)
