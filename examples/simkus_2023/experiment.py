@@ -10,21 +10,49 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGES = {"numpyro": ("numpyro", "jax"), "pyro": ("pyro-ppl", "torch")}
 
 
-def arguments(experiment, backend, description):
+class Method(NamedTuple):
+    """A kernel, its options, its proposals per iteration, and the method it starts from."""
+
+    kernel: str
+    options: dict
+    proposals: int = 1
+    start: str = "pseudo-Gibbs"
+
+
+def arguments(experiment, backend, description, needs_data=False):
     """The command line of an experiment's script."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--preset", choices=["smoke", "small", "paper"], default="small")
     parser.add_argument("--seed", type=int, default=0)
     out = Path("out/simkus_2023") / f"{experiment}_{backend}"
     parser.add_argument("--out", type=Path, default=out, help="folder of all that is written")
+    if needs_data:
+        folder = os.environ.get("PPL_VAE_DATA")
+        parser.add_argument(
+            "--data", type=Path, default=folder, help="folder of the data; or set PPL_VAE_DATA"
+        )
     args = parser.parse_args()
     args.experiment, args.backend = experiment, backend
     args.out.mkdir(parents=True, exist_ok=True)
     return args
+
+
+def data_file(args, name, origin):
+    """The path of a data file below `--data`, or the end of the script with a clear message."""
+    if args.data is None:
+        raise SystemExit(
+            f"{args.experiment} needs {name}: give its folder with --data, or set PPL_VAE_DATA. "
+            f"{origin}"
+        )
+    path = args.data / name
+    if not path.exists():
+        raise SystemExit(f"{args.experiment} needs {path}, which does not exist. {origin}")
+    return path
 
 
 class Results:
@@ -48,9 +76,11 @@ class Results:
                     "give another --out, or remove that folder."
                 )
 
-    def has(self, method):
-        """Whether an earlier run finished this method."""
-        return any(row["method"] == method for row in self.rows)
+    def has(self, method, condition=None):
+        """Whether an earlier run finished this method, under this condition if one is named."""
+        return any(
+            row["method"] == method and condition in (None, row["condition"]) for row in self.rows
+        )
 
     def add(self, rows):
         """Append rows and write the file, whole or not at all."""

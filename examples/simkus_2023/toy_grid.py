@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import Results
+from experiment import Method, Results
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -52,14 +52,6 @@ PRESETS = {
     "small": Preset(128, 3, 10_000, 256, 2, 2e-3, 200, 50_000, 8),
     "paper": Preset(512, 4, 13_500, 1_024, 50, 2e-4, 200, 50_000, 10),
 }
-
-
-class Method(NamedTuple):
-    """A kernel, its options and its proposals per iteration."""
-
-    kernel: str
-    options: dict
-    proposals: int = 1
 
 
 METHODS = {

@@ -1,0 +1,87 @@
+"""Omniglot, whole quadrants missing: a convolutional VAE, MWG, AC-MWG and LAIR, in Pyro.
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 5.3.  https://arxiv.org/abs/2308.09078
+
+Run `python examples/simkus_2023/omniglot_pyro.py --preset small --data FOLDER`.
+"""
+
+from functools import cache
+
+import omniglot
+import pyro
+import torch
+from experiment import arguments
+
+from ppl_vae import pyro as api
+
+
+def train(args, preset, given, device):
+    """Return the trained VAE, or the one that an earlier call has trained."""
+    path = args.out / "weights.safetensors"
+    if not path.exists():
+        pyro.set_rng_seed(args.seed)
+        fitted = api.fit(
+            api.VAE(given.x_train.shape[1:], preset.latent_dim, preset.hidden, "bernoulli").to(
+                device
+            ),
+            torch.as_tensor(given.x_train, device=device),
+            num_steps=preset.num_steps,
+            batch_size=preset.batch_size,
+        )
+        fitted.save(path)
+    fitted = api.load(path)
+    fitted.program.to(device)
+    return fitted
+
+
+def main(args):
+    preset = omniglot.PRESETS[args.preset]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def sampler(given):
+        fitted = train(args, preset, given, device)
+
+        def run(kernel, seed, num_iterations, num_draws, start=None):
+            mcmc = api.MCMC(
+                kernel,
+                num_warmup=num_iterations - num_draws,
+                num_samples=num_draws,
+                num_chains=preset.num_chains,
+                chain_method="vectorized",
+                disable_validation=True,
+            )
+            pyro.set_rng_seed(seed)
+            mcmc.run(torch.as_tensor(given.x, device=device), init_params=start)
+            return mcmc
+
+        @cache
+        def start(name):
+            build = {"LAIR": api.LAIRKernel, "pseudo-Gibbs": api.PseudoGibbsKernel}[name]
+            kernel = build(fitted.model, fitted.guide)
+            return run(kernel, args.seed, preset.num_warmup, 1).last_state.hand_over()
+
+        def sample(name, method, seed):
+            num_iterations = preset.num_proposals // method.proposals
+            build = getattr(api, method.kernel)
+            if method.kernel != "StreamingLAIRKernel":
+                kernel = build(fitted.model, fitted.guide, **method.options)
+                mcmc = run(kernel, seed, num_iterations, preset.num_draws, start(method.start))
+                return api.to_inference_data(mcmc)
+            slots = {"num_slots": preset.num_draws}
+            kernel = build(fitted.model, fitted.guide, **method.options, **slots)
+            mcmc = run(kernel, seed, num_iterations, 1, start(method.start))
+            return api.pool(mcmc, preset.num_draws)
+
+        @torch.no_grad()
+        def embed(x):
+            loc, _ = fitted.program.encoder(torch.as_tensor(x, device=device))
+            return loc.cpu().numpy()
+
+        return sample, embed
+
+    omniglot.run(args, device, sampler)
+
+
+if __name__ == "__main__":
+    main(arguments("omniglot", "pyro", __doc__.splitlines()[0], needs_data=True))

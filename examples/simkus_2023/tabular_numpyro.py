@@ -1,0 +1,82 @@
+"""Real tables, half of them missing: MWG, AC-MWG and LAIR beside common imputers, in NumPyro.
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 5.2.  https://arxiv.org/abs/2308.09078
+
+Run `python examples/simkus_2023/tabular_numpyro.py --preset small --data FOLDER`.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import tabular
+from experiment import arguments
+from jax import random
+
+from ppl_vae import numpyro as api
+
+
+def train(args, preset, table):
+    """Return the table's trained VAE, or the one that an earlier call has trained."""
+    path = args.out / f"{table.name}.safetensors"
+    if not path.exists():
+        likelihood = ("normal", tabular.SCALE_FLOOR)
+        shape = table.x_train.shape[1:]
+        fitted = api.fit(
+            random.key(args.seed),
+            api.VAE(shape, preset.latent_dim, preset.hidden, likelihood),
+            table.x_train,
+            num_steps=preset.num_steps,
+            batch_size=preset.batch_size,
+        )
+        fitted.save(path)
+    return api.load(path)
+
+
+def main(args):
+    preset = tabular.PRESETS[args.preset]
+
+    def sampler(table):
+        fitted = train(args, preset, table)
+        low, high = table.limits
+
+        def guide(x):
+            return fitted.guide(jnp.clip(x, low, high))
+
+        def run(kernel, key, num_iterations, num_draws, start=None):
+            mcmc = api.MCMC(
+                kernel,
+                num_warmup=num_iterations - num_draws,
+                num_samples=num_draws,
+                num_chains=preset.num_chains,
+                chain_method="vectorized",
+            )
+            mcmc.run(key, table.x, init_params=start)
+            return mcmc
+
+        @cache
+        def start():
+            kernel = api.PseudoGibbsKernel(fitted.model, guide)
+            return run(kernel, random.key(args.seed), preset.num_warmup, 1).last_state.hand_over()
+
+        def sample(name, method, seed):
+            key_run, key_pool = random.split(random.key(seed))
+            num_iterations = preset.num_proposals // method.proposals
+            build = getattr(api, method.kernel)
+            if method.kernel != "StreamingLAIRKernel":
+                kernel = build(fitted.model, guide, **method.options)
+                mcmc = run(kernel, key_run, num_iterations, preset.num_draws, start())
+                return api.to_inference_data(mcmc)
+            slots = {"num_slots": preset.num_draws}
+            kernel = build(fitted.model, guide, **method.options, **slots)
+            mcmc = run(kernel, key_run, num_iterations, 1, start())
+            return api.pool(key_pool, mcmc, preset.num_draws)
+
+        return sample
+
+    tabular.run(args, jax.devices()[0].platform, sampler)
+
+
+if __name__ == "__main__":
+    main(arguments("tabular", "numpyro", __doc__.splitlines()[0], needs_data=True))

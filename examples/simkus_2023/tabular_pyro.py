@@ -1,0 +1,85 @@
+"""Real tables, half of them missing: MWG, AC-MWG and LAIR beside common imputers, in Pyro.
+
+Simkus and Gutmann (2023), Conditional sampling of variational autoencoders via iterated
+approximate ancestral sampling, TMLR, section 5.2.  https://arxiv.org/abs/2308.09078
+
+Run `python examples/simkus_2023/tabular_pyro.py --preset small --data FOLDER`.
+"""
+
+from functools import cache
+
+import pyro
+import tabular
+import torch
+from experiment import arguments
+
+from ppl_vae import pyro as api
+
+
+def train(args, preset, table, device):
+    """Return the table's trained VAE, or the one that an earlier call has trained."""
+    path = args.out / f"{table.name}.safetensors"
+    if not path.exists():
+        likelihood = ("normal", tabular.SCALE_FLOOR)
+        shape = table.x_train.shape[1:]
+        pyro.set_rng_seed(args.seed)
+        fitted = api.fit(
+            api.VAE(shape, preset.latent_dim, preset.hidden, likelihood).to(device),
+            torch.as_tensor(table.x_train, device=device),
+            num_steps=preset.num_steps,
+            batch_size=preset.batch_size,
+        )
+        fitted.save(path)
+    fitted = api.load(path)
+    fitted.program.to(device)
+    return fitted
+
+
+def main(args):
+    preset = tabular.PRESETS[args.preset]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def sampler(table):
+        fitted = train(args, preset, table, device)
+        low, high = (torch.as_tensor(limit, device=device) for limit in table.limits)
+
+        def guide(x):
+            return fitted.guide(x.clamp(low, high))
+
+        def run(kernel, seed, num_iterations, num_draws, start=None):
+            mcmc = api.MCMC(
+                kernel,
+                num_warmup=num_iterations - num_draws,
+                num_samples=num_draws,
+                num_chains=preset.num_chains,
+                chain_method="vectorized",
+                disable_validation=True,
+            )
+            pyro.set_rng_seed(seed)
+            mcmc.run(torch.as_tensor(table.x, device=device), init_params=start)
+            return mcmc
+
+        @cache
+        def start():
+            kernel = api.PseudoGibbsKernel(fitted.model, guide)
+            return run(kernel, args.seed, preset.num_warmup, 1).last_state.hand_over()
+
+        def sample(name, method, seed):
+            num_iterations = preset.num_proposals // method.proposals
+            build = getattr(api, method.kernel)
+            if method.kernel != "StreamingLAIRKernel":
+                kernel = build(fitted.model, guide, **method.options)
+                mcmc = run(kernel, seed, num_iterations, preset.num_draws, start())
+                return api.to_inference_data(mcmc)
+            slots = {"num_slots": preset.num_draws}
+            kernel = build(fitted.model, guide, **method.options, **slots)
+            mcmc = run(kernel, seed, num_iterations, 1, start())
+            return api.pool(mcmc, preset.num_draws)
+
+        return sample
+
+    tabular.run(args, device, sampler)
+
+
+if __name__ == "__main__":
+    main(arguments("tabular", "pyro", __doc__.splitlines()[0], needs_data=True))
