@@ -48,6 +48,7 @@ METHODS = {
     "marginal": Method("MarginalKernel", {}),
     "pseudo-Gibbs": Method("PseudoGibbsKernel", {}),
     "MWG": Method("MWGKernel", {}),
+    "MWG'": Method("MWGKernel", {}, start="LAIR"),
     "AC-MWG": Method("ACMWGKernel", {"prior_probability": 0.05}),
     "AC-MWG'": Method("ACMWGKernel", {"prior_probability": 0.05}, start="LAIR"),
     "LAIR 4+1 resampled": Method("StreamingLAIRKernel", LAIR, 5),

@@ -334,12 +334,13 @@ def test_smoke_preset_of_real_data(twin, name, tmp_path):
     for file in (f"{name}.png", draws):
         assert (tmp_path / file).stat().st_size > 1_000
 
-    # As if stopped before a method was written; NumPyro is spared compiling it again.
-    dropped = methods[-2] if twin == "pyro" else None
+    if twin == "numpyro":
+        return  # the toy grid's test goes on in NumPyro; here it would only compile again
+    dropped = methods[-2]  # as if stopped before this method was written
     kept = [row for row in rows if row["method"] != dropped]
     (tmp_path / "results.json").write_text(json.dumps(kept))
     again = run_script(name, twin, "--out", tmp_path)
-    assert again.stdout.count("done before") == len(methods) - (twin == "pyro")
+    assert again.stdout.count("done before") == len(methods) - 1
     new = json.loads((tmp_path / "results.json").read_text())
     before, after = ([r["value"] for r in part if r["method"] == dropped] for part in (rows, new))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-6)

@@ -204,6 +204,7 @@ def test_hybrid_on_bounded_latents_follows_quadrature(backend):
 
 
 @pytest.mark.exact
+@pytest.mark.slow
 def test_nuts_on_bounded_latents_follows_quadrature(backend):
     """Pyro fixes the bounds of a run; NumPyro lets them depend on other latents."""
     truth = Bounded(nested=backend.name == "numpyro")

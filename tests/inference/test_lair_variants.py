@@ -17,7 +17,7 @@ X = TRUTH.draw(np.random.default_rng(0), 2).astype("float32")
 NUM_CHAINS = 8
 
 
-def run(backend, kernel, num_samples=2_000, num_warmup=20):
+def run(backend, kernel, num_samples=1_000, num_warmup=20):
     x = backend.array(np.where(MASK, X, np.nan).astype("float32"))
     return backend.run(
         kernel, x, seed=1, num_warmup=num_warmup, num_samples=num_samples, num_chains=NUM_CHAINS
@@ -62,7 +62,7 @@ def test_evidence_and_pooled_law(backend, name):
     mcmc = run(backend, kernel_of(backend, name))
     log_weight = backend.info(mcmc)["log_weight"].astype(float)
     per_chain = logsumexp(log_weight, axis=(1, 2)) - np.log(np.prod(log_weight.shape[1:3]))
-    draws = backend.api.completed(pooled(backend, mcmc, 1_000))
+    draws = backend.api.completed(pooled(backend, mcmc, 500))
     for row in range(2):
         ratio = np.exp(per_chain[:, row] - TRUTH.log_evidence(X[row], MASK[row]))
         assert abs(ratio.mean() - 1) < 6 * ratio.std(ddof=1) / NUM_CHAINS**0.5 + 1e-5

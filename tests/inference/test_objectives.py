@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gaussian_chains import BIAS, NOISE, ONE, TWO, WEIGHT, flat
 from host_words import words
-from kernel_parts import double_precision, real
+from kernel_parts import both_backends, double_precision, real
 from oracles import LinearGaussian, largest_score
 
 RNG = np.random.default_rng(0)
@@ -155,9 +155,8 @@ def test_renyi_elbo_of_pyro_does_not(loss, num_particles):
     """
     pytest.importorskip("pyro")
     import pyro
-    from conftest import PyroBackend
 
-    backend = PyroBackend()
+    _, backend = both_backends()
     options = {"alpha": 0.0} if loss == "RenyiELBO" else {}
     hosts = getattr(pyro.infer, loss)(num_particles=num_particles, **options)
     exact = ONE.gradient(MANY, np.ones(MANY.shape, bool), num_particles=num_particles)
