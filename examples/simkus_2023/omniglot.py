@@ -48,10 +48,10 @@ METHODS = {
     "marginal": Method("MarginalKernel", {}),
     "pseudo-Gibbs": Method("PseudoGibbsKernel", {}),
     "MWG": Method("MWGKernel", {}),
-    "MWG'": Method("MWGKernel", {}, start="LAIR"),
     "AC-MWG": Method("ACMWGKernel", {"prior_probability": 0.05}),
     "AC-MWG'": Method("ACMWGKernel", {"prior_probability": 0.05}, start="LAIR"),
     "LAIR 4+1 resampled": Method("StreamingLAIRKernel", LAIR, 5),
+    "MWG'": Method("MWGKernel", {}, start="LAIR"),
 }
 PRESETS = {
     "smoke": Preset(("AC-MWG'", "LAIR 4+1 resampled"), 4, 2, (4,), 10, 32, 3, 10, 2, 2),

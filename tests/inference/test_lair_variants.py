@@ -50,8 +50,8 @@ SCHEDULES = {
     "prior now and then": {"num_prior": 2, "replenish_every": 3},
 }
 VARIANTS = [
-    "prior", "own component", "systematic", "stratified", "residual", "independent", "truncated",
-    "historical", *SCHEDULES,
+    "prior", "own component", "systematic", "independent", "historical", *SCHEDULES,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("stratified", "residual", "truncated")),
 ]  # fmt: skip
 
 
