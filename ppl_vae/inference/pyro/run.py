@@ -137,7 +137,7 @@ class MCMC(HostMCMC):
                 if stage == "Sample":
                     _keep(draws, state.z, i - num_warmup, self.num_samples)
                     infos.append(state.info)
-                if steps.n % 20 == 0:
+                if i % 20 == 0:
                     _describe(steps, stage, state)
                 if hook is not None:
                     hook(self.kernel, state.z, stage, i if stage == "Warmup" else i - num_warmup)
