@@ -88,7 +88,13 @@ def halves(event_shape: Sequence[int]) -> Patterns:
 
 
 def quadrants(event_shape: Sequence[int], num_missing: int = 1) -> Patterns:
-    """Lose `num_missing` (1 to 3) quadrants of an image, every choice equally often (MCAR)."""
+    """Lose `num_missing` (1 to 3) quadrants of an image, every choice equally often (MCAR).
+
+    Raises:
+        ValueError: `num_missing` is out of range.
+    """
+    if num_missing not in (1, 2, 3):
+        raise ValueError(f"num_missing must be 1, 2 or 3 of four quadrants, got {num_missing}.")
     choices = combinations(CORNERS, num_missing)
     return _equally_often([quadrant((1, *event_shape), corners)[0] for corners in choices])
 

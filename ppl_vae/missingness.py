@@ -46,7 +46,11 @@ class Logistic:
     bias: NDArray[np.float64]
 
     def probability(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability that each entry is lost, shape (B, *event)."""
+        """Return the probability that each entry is lost, shape (B, *event).
+
+        Raises:
+            ValueError: x is not complete, or has another number of features.
+        """
         x = np.asarray(x, float)
         return expit(self._logits(x)).reshape(x.shape)
 
@@ -62,7 +66,13 @@ class Logistic:
         return np.where(observed, log_expit(-logits), log_expit(logits)).sum(1)
 
     def _logits(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return x.reshape(len(x), -1) @ self.weights + self.bias
+        flat = _flat(x)
+        if flat.shape[1] != len(self.bias):
+            raise ValueError(
+                f"x must have {len(self.bias)} features a row, as the mechanism was made for, got "
+                f"shape {x.shape}."
+            )
+        return flat @ self.weights + self.bias
 
 
 def mcar(num_features: int, missing: float = 0.5) -> Logistic:
@@ -152,7 +162,9 @@ def mnar_self_logistic(rng: np.random.Generator, x: ArrayLike, missing: float = 
 def _flat(x: ArrayLike) -> NDArray[np.float64]:
     x = np.asarray(x, float)
     if not np.isfinite(x).all():
-        raise ValueError("x must be complete and finite: a mechanism is calibrated on whole rows.")
+        raise ValueError(
+            "x must be complete and finite: what is lost may depend on every value of a row."
+        )
     return x.reshape(len(x), -1)
 
 

@@ -167,12 +167,24 @@ def test_numpyro_compiles_an_epoch_once():
         ({"learning_rate": 0.0}, r"learning_rate.*positive, got 0\.0"),
         ({"clip_norm": 0.0}, r"clip_norm must be positive or None, got 0\.0"),
         ({"learning_rate": float("nan")}, r"learning_rate.*positive, got nan"),
+        ({"learning_rate": lambda step: 0.1}, r"learning_rate.*function.*schedule of ppl_vae"),
         ({"objective": "elboo"}, r"objective must be one of.*'elbo'.*got 'elboo'"),
     ],
 )
 def test_bad_options(backend, options, message):
     with pytest.raises(ValueError, match=message):
         losses(backend, **options)
+
+
+def test_what_is_no_objective(backend):
+    """The host's own score zeros where x is missing, and a class is not an object."""
+    if backend.name == "numpyro":
+        from numpyro.infer import Trace_ELBO
+    else:
+        from pyro.infer import Trace_ELBO
+    for objective in (Trace_ELBO(), backend.api.STL, None):
+        with pytest.raises(TypeError, match="objective must be a name of"):
+            losses(backend, objective=objective)
 
 
 def test_what_is_no_program(backend):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from host_words import words
-from oracles import LinearGaussian
+from oracles import Discrete, LinearGaussian
 from scipy import stats
 
 RNG = np.random.default_rng(0)
@@ -97,3 +97,10 @@ def test_three_latents_are_too_many(backend):
     pair = backend.programs.linear_gaussian(truth_of(3))
     with pytest.raises(ValueError, match="one or two latents a row, the model has 3"):
         grid(backend, pair, np.zeros((2, 3), "float32"))
+
+
+def test_discrete_latents_have_no_cells(backend):
+    """In NumPyro a density at a value between the categories would be a number, and a wrong one."""
+    x = np.array([[1, 0, np.nan, 1, 0]], "float32")
+    with pytest.raises(ValueError, match=r"Latent sites \['z'\] of the model are discrete"):
+        grid(backend, backend.programs.discrete(Discrete.example()), x)

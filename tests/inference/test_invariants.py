@@ -84,6 +84,18 @@ def go_on(backend, mcmc):
     mcmc.run(*key, backend.array(DATA))
 
 
+@pytest.mark.parametrize("name", ["ACMWGKernel", "HistoricalLAIRKernel"])
+def test_a_state_can_be_gone_on_from_twice(backend, name):
+    """The second run must not find what the first one put into the history."""
+    mcmc = backend.run(gaussian(backend, name), backend.array(DATA), num_samples=20, num_chains=2)
+    state, runs = mcmc.last_state, []
+    for _ in range(2):
+        mcmc.post_warmup_state = state
+        mcmc.run(*([state.rng_key] if backend.name == "numpyro" else []), backend.array(DATA))
+        runs.append(backend.draws(mcmc)["x"])
+    np.testing.assert_array_equal(*runs)
+
+
 @each_kernel
 def test_seed_decides_and_interruption_does_not(backend, name):
     def run(num_samples, seed=3):

@@ -103,3 +103,20 @@ def test_what_cannot_be_climbed(backend):
         map_start(backend, backend.programs.discrete(Discrete.example()), x)
     with pytest.raises(ValueError, match="num_particles must be at least 1, got 0"):
         map_start(backend, backend.programs.linear_gaussian(TRUTH), num_particles=0)
+
+
+def test_bad_data_are_refused(backend):
+    """What the kernels refuse would otherwise become starts that are NaN, or of another shape."""
+    pair = backend.programs.linear_gaussian(TRUTH)
+    for x, mask, error, message in (
+        (X, np.ones_like(MASK), ValueError, "x is nan at row 0, feature 2, which is observed"),
+        (np.where(MASK, np.inf, X), None, ValueError, "x is inf at row 0"),
+        (X, MASK[0], ValueError, "the mask must have the shape of x"),
+        (X, MASK.astype(int), TypeError, "the mask of x must be bool"),
+        (X[:0], None, ValueError, "zero rows"),
+    ):
+        options = {} if mask is None else {"mask": backend.array(mask)}
+        with pytest.raises(error, match=message):
+            map_start(backend, pair, x, num_steps=2, **options)
+    with pytest.raises(ValueError, match="no observed site 'y'"):
+        map_start(backend, pair, site="y", num_steps=2)

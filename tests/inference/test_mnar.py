@@ -248,6 +248,24 @@ def test_own_program_and_further_arguments(backend):
     assert set(seen) == {0.5}
 
 
+def test_mechanisms_leave_the_models_arguments_alone(backend):
+    """Labels of a conditional model, by place or by name, do not disturb a mechanism of x alone."""
+
+    def model(x, label, scale=1.0):
+        return backend.programs.discrete(TRUTH)[0](x)
+
+    def guide(x, label, scale=1.0):
+        return backend.programs.discrete(TRUTH)[1](x)
+
+    x = backend.array(np.tile(np.where(MASK, X, np.nan).astype("float32"), (3, 1)))
+    label = backend.array(np.zeros(3, "float32"))
+    patterns = Patterns(np.stack([MASK, ~MASK]), np.array([[0.5, 0.5]]))
+    for own in (missingness(backend), backend.api.pattern_missingness(patterns)):
+        kernel = backend.api.MNARMWGKernel(model, guide, own)
+        mcmc = backend.run(kernel, x, label, scale=2.0, num_samples=2, num_chains=1)
+        assert (backend.draws(mcmc)["x"][..., MASK] == X[MASK]).all()
+
+
 def test_impossible_masks_are_left_and_not_poisoned(backend):
     """Only ones can be lost: a start with zeros there leaves at the first possible proposal."""
     ppl = words(backend)
@@ -273,7 +291,11 @@ def bad_programs(ppl):
     def no_mask(x):
         return None
 
+    def nothing(x, mask=None):
+        return None
+
     return {
+        "nothing": (nothing, ValueError, "missingness model samples nothing: let it observe"),
         "latent": (latent, ValueError, "'mask' of the missingness model is not observed"),
         "not by row": (
             not_by_row,
@@ -285,7 +307,7 @@ def bad_programs(ppl):
     }
 
 
-@pytest.mark.parametrize("case", ["latent", "not by row", "no mask", "no function"])
+@pytest.mark.parametrize("case", ["latent", "not by row", "no mask", "no function", "nothing"])
 @pytest.mark.parametrize("name", ["MNARMWGKernel", "MNARLAIRKernel"])
 def test_bad_missingness_models(backend, name, case):
     own, error, message = bad_programs(words(backend))[case]

@@ -181,3 +181,21 @@ def test_number_of_squares():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("ask", ["sample", "log_prob"])
+def test_logistic_takes_complete_rows_of_its_own_width(ask):
+    """A NaN would make its row's probabilities NaN, and every entry of it lost."""
+    mechanism, first = logistic("self"), {"sample": np.random.default_rng(0), "log_prob": ALL_MASKS}
+    x = X[: len(ALL_MASKS)].copy()
+    with pytest.raises(ValueError, match=r"must have 4 features a row.*got shape \(16, 3\)"):
+        getattr(mechanism, ask)(first[ask], x[:, :3])
+    x[0, 1] = np.nan
+    with pytest.raises(ValueError, match="x must be complete and finite"):
+        getattr(mechanism, ask)(first[ask], x)
+
+
+@pytest.mark.parametrize("num_missing", [0, 4, 5])
+def test_quadrants_out_of_range(num_missing):
+    with pytest.raises(ValueError, match=f"num_missing must be 1, 2 or 3.*got {num_missing}"):
+        quadrants((4, 4), num_missing)

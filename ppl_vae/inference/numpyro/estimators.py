@@ -174,8 +174,9 @@ def conditional_log_likelihood(
     fits = given.dtype == bool and given.shape == program.mask.shape
     if not fits or (given & ~program.mask).any():
         raise ValueError(
-            f"given must be a bool mask of shape {program.mask.shape} that marks observed entries "
-            "alone."
+            f"given must be a bool mask of shape {tuple(program.mask.shape)} that marks observed "
+            f"entries alone, got {given.dtype} of shape {tuple(given.shape)}; use "
+            "`given & mask`."
         )
     key_joint, key_given = random.split(key)
     kept = replace(program, x_obs=jnp.where(given, program.x_obs, 0), mask=given)

@@ -15,6 +15,7 @@ from jax.scipy.special import logsumexp
 
 from ppl_vae.inference.numpyro.estimators import checked_program
 from ppl_vae.inference.numpyro.program import Latents
+from ppl_vae.inference.numpyro.unconstrained import require_continuous
 
 __all__ = ["grid_posterior"]
 
@@ -58,7 +59,7 @@ def grid_posterior(
         `posterior_mean` (row, latent); `kl_guide` (row), all in nats; coordinates z_0, z_1.
 
     Raises:
-        ValueError: there are more latents than two, or bad data or programs.
+        ValueError: there are more latents than two or discrete ones, or bad data or programs.
 
     Example:
         >>> from jax import random
@@ -71,6 +72,7 @@ def grid_posterior(
         {'row': 3, 'z_0': 201}
     """
     program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)
+    require_continuous(key, program)
     first = program.propose_from_prior(key)
     num_latents = sum(int(np.prod(value.shape[1:])) for value in first.values())
     if num_latents > 2:

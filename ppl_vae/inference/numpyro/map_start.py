@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.program import Latents, Program, split_data
+from ppl_vae.inference.numpyro.estimators import checked_program
+from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.starting import HandOver
 from ppl_vae.inference.numpyro.unconstrained import (
@@ -51,7 +52,7 @@ def map_start(
     Args:
         key: random key.
         model: `model(x, *args, **kwargs)`, its data site observed.
-        guide: as for the kernels; it is not used.
+        guide: as for the kernels; it is checked, and not used.
         x: data, shape (rows, *event), NaN where missing.
         *args: further arguments of the model.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
@@ -67,7 +68,7 @@ def map_start(
         What `mcmc.run(..., init_params=...)` takes.
 
     Raises:
-        ValueError: a latent site is discrete, or a number is out of range.
+        ValueError: a latent site is discrete, a number is out of range, or bad data or programs.
 
     Example:
         >>> from jax import random
@@ -85,8 +86,7 @@ def map_start(
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    x_obs, mask = split_data(x, mask)
-    program = Program(model, guide, x_obs, mask, site, dict(params or {}), args, kwargs)
+    program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)
     require_continuous(key, program)
 
     def start(key: Array) -> Latents:

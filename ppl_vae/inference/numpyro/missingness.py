@@ -43,7 +43,7 @@ def check_missingness(key: Array, program: Program, missingness: Callable[..., A
 
     Raises:
         TypeError: it is no function, or has no parameter `mask`.
-        ValueError: a site that is not observed, or without one value a row.
+        ValueError: no site, one that is not observed, or one without one value a row.
     """
     if not callable(missingness):
         raise TypeError(
@@ -51,7 +51,13 @@ def check_missingness(key: Array, program: Program, missingness: Callable[..., A
         )
     if not accepts_mask(missingness):
         raise TypeError("missingness must have a parameter `mask`, which it observes.")
-    for name, site in program.trace_other(missingness, program.x_obs, key=key).items():
+    sites = program.trace_other(missingness, program.x_obs, key=key)
+    if not sites:
+        raise ValueError(
+            "The missingness model samples nothing: let it observe the mask, "
+            "`sample('mask', ..., obs=mask)`."
+        )
+    for name, site in sites.items():
         if not site["is_observed"]:
             raise ValueError(
                 f"Site {name!r} of the missingness model is not observed: give it `obs=mask`."
@@ -85,7 +91,8 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
     weights, bias = jnp.asarray(mechanism.weights), jnp.asarray(mechanism.bias)
     bias = jnp.clip(bias, -SURE, SURE)
 
-    def missingness(x: Array, mask: Array | None = None) -> None:
+    def missingness(x: Array, *args: Any, mask: Array | None = None, **kwargs: Any) -> None:
+        del args, kwargs  # of the model: the mechanism is one of x alone
         flat = x.reshape(len(x), -1)
         logits = (flat @ weights.astype(flat.dtype) + bias.astype(flat.dtype)).reshape(x.shape)
         with numpyro.plate("rows", len(x)):
@@ -116,14 +123,15 @@ def pattern_missingness(
         >>> from ppl_vae.numpyro import pattern_missingness
         >>> missingness = pattern_missingness(quadrants((4, 4)))
         >>> mask = jnp.ones((2, 4, 4), bool).at[:, :2, :2].set(False)
-        >>> site = handlers.trace(missingness).get_trace(jnp.zeros((2, 4, 4)), mask)["pattern"]
+        >>> site = handlers.trace(missingness).get_trace(jnp.zeros((2, 4, 4)), mask=mask)["pattern"]
         >>> site["value"].tolist()
         [0, 0]
     """
     mechanism.check_classes(classify is not None)
     patterns, probability = jnp.asarray(mechanism.patterns), jnp.asarray(mechanism.probability)
 
-    def missingness(x: Array, mask: Array | None = None) -> None:
+    def missingness(x: Array, *args: Any, mask: Array | None = None, **kwargs: Any) -> None:
+        del args, kwargs  # of the model: the mechanism is one of x alone
         of_class = jnp.ones((len(x), 1), x.dtype) if classify is None else classify(x)
         with numpyro.plate("rows", len(x)):
             pattern = dist.Categorical(probs=of_class @ probability.astype(x.dtype))

@@ -22,9 +22,15 @@ def find_objective(objective: str | Objective, site: str) -> Objective:
 
     Raises:
         ValueError: if no objective has this name.
+        TypeError: if it is neither a name nor an objective of this library.
     """
-    if not isinstance(objective, str):
+    if isinstance(objective, Objective):
         return objective
+    if not isinstance(objective, str):
+        raise TypeError(
+            f"objective must be a name of {sorted(OBJECTIVES)} or an objective of this library "
+            f"such as ELBO(), got {objective!r}. The host's own run in its SVI."
+        )
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {sorted(OBJECTIVES)}, got {objective!r}.")
     return OBJECTIVES[objective](site=site)

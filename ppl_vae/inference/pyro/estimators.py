@@ -186,8 +186,9 @@ def conditional_log_likelihood(
         or (given & ~program.mask).any()
     ):
         raise ValueError(
-            f"given must be a bool mask of shape {program.mask.shape} that marks observed entries "
-            "alone."
+            f"given must be a bool mask of shape {tuple(program.mask.shape)} that marks observed "
+            f"entries alone, got {given.dtype} of shape {tuple(given.shape)}; use "
+            "`given & mask`."
         )
     kept = replace(program, x_obs=torch.where(given, program.x_obs, 0), mask=given)
     joint = _estimate(program, numbers, chunk_size, progress_bar)

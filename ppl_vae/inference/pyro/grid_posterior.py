@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.estimators import checked_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Latents
+from ppl_vae.inference.pyro.unconstrained import require_continuous
 
 __all__ = ["grid_posterior"]
 
@@ -54,7 +55,7 @@ def grid_posterior(
         `posterior_mean` (row, latent); `kl_guide` (row), all in nats; coordinates z_0, z_1.
 
     Raises:
-        ValueError: there are more latents than two, or bad data or programs.
+        ValueError: there are more latents than two or discrete ones, or bad data or programs.
 
     Example:
         >>> import pyro
@@ -68,6 +69,7 @@ def grid_posterior(
         {'row': 3, 'z_0': 201}
     """
     program = checked_program(model, guide, x, args, mask, site, kwargs)
+    require_continuous(program)
     with torch.random.fork_rng():
         first = program.propose_from_prior(())
     num_latents = sum(int(np.prod(value.shape[1:])) for value in first.values())

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ppl_vae.inference.pyro.program import Latents, Program, split_data
+from ppl_vae.inference.pyro.estimators import checked_program
+from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import take_rows
 from ppl_vae.inference.pyro.starting import HandOver
 from ppl_vae.inference.pyro.unconstrained import (
@@ -45,7 +46,7 @@ def map_start(
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
-        guide: as for the kernels; it is not used.
+        guide: as for the kernels; it is checked, and not used.
         x: data, shape (rows, *event), NaN where missing.
         *args: further arguments of the model.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
@@ -60,7 +61,7 @@ def map_start(
         What `mcmc.run(..., init_params=...)` takes.
 
     Raises:
-        ValueError: a latent site is discrete, or a number is out of range.
+        ValueError: a latent site is discrete, a number is out of range, or bad data or programs.
 
     Example:
         >>> import pyro
@@ -79,8 +80,7 @@ def map_start(
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    x_obs, mask = split_data(x, mask)
-    program = Program(model, guide, x_obs, mask, site, args, kwargs)
+    program = checked_program(model, guide, x, args, mask, site, kwargs)
     require_continuous(program)
 
     z = program.propose_from_prior((num_chains, num_particles))

@@ -6,9 +6,10 @@ observes the mask, at one site or several:
     def missingness(x, mask=None):
         with pyro.plate("rows", len(x)):
             observed = dist.Bernoulli(logits=2 - x).to_event(1)  # large values get lost
-            pyro.sample("mask", observed, obs=mask)
+            pyro.sample("mask", observed, obs=None if mask is None else mask.float())
 
-Further arguments of the run are handed on to it as to the model.
+The mask is bool, and torch's Bernoulli wants numbers. Further arguments of the run are handed on as
+to the model.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def check_missingness(program: Program, missingness: Callable[..., Any]) -> None
 
     Raises:
         TypeError: it is no function, or has no parameter `mask`.
-        ValueError: a site that is not observed, or without one value a row.
+        ValueError: no site, one that is not observed, or one without one value a row.
     """
     if not callable(missingness):
         raise TypeError(
@@ -51,7 +52,13 @@ def check_missingness(program: Program, missingness: Callable[..., Any]) -> None
         )
     if not accepts_mask(missingness):
         raise TypeError("missingness must have a parameter `mask`, which it observes.")
-    for name, site in program.trace_other(missingness, program.x_obs).items():
+    sites = program.trace_other(missingness, program.x_obs)
+    if not sites:
+        raise ValueError(
+            "The missingness model samples nothing: let it observe the mask, "
+            "`sample('mask', ..., obs=mask)`."
+        )
+    for name, site in sites.items():
         if not site["is_observed"]:
             raise ValueError(
                 f"Site {name!r} of the missingness model is not observed: give it `obs=mask`."
@@ -84,7 +91,8 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
     weights, bias = torch.as_tensor(mechanism.weights), torch.as_tensor(mechanism.bias)
     bias = bias.clamp(-SURE, SURE)
 
-    def missingness(x: Tensor, mask: Tensor | None = None) -> None:
+    def missingness(x: Tensor, *args: Any, mask: Tensor | None = None, **kwargs: Any) -> None:
+        del args, kwargs  # of the model: the mechanism is one of x alone
         flat = x.reshape(len(x), -1)
         logits = (flat @ weights.to(flat) + bias.to(flat)).reshape(x.shape)
         with pyro.plate("rows", len(x)):
@@ -116,7 +124,7 @@ def pattern_missingness(
         >>> missingness = pattern_missingness(quadrants((4, 4)))
         >>> mask = torch.ones(2, 4, 4, dtype=torch.bool)
         >>> mask[:, :2, :2] = False
-        >>> sites = poutine.trace(missingness).get_trace(torch.zeros(2, 4, 4), mask).nodes
+        >>> sites = poutine.trace(missingness).get_trace(torch.zeros(2, 4, 4), mask=mask).nodes
         >>> sites["pattern"]["value"].tolist()
         [0, 0]
     """
@@ -124,7 +132,8 @@ def pattern_missingness(
     patterns = torch.as_tensor(mechanism.patterns.copy())
     probability = torch.as_tensor(mechanism.probability)
 
-    def missingness(x: Tensor, mask: Tensor | None = None) -> None:
+    def missingness(x: Tensor, *args: Any, mask: Tensor | None = None, **kwargs: Any) -> None:
+        del args, kwargs  # of the model: the mechanism is one of x alone
         of_class = x.new_ones(len(x), 1) if classify is None else classify(x)
         with pyro.plate("rows", len(x)):
             pattern = dist.Categorical(probs=of_class @ probability.to(x))

@@ -7,6 +7,8 @@ from pyro.distributions import Independent, Normal
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.inference.pyro.support import log_prob_within
+
 __all__ = ["log_prob_of_each"]
 
 
@@ -22,7 +24,7 @@ def log_prob_of_each(d: Distribution, value: Tensor) -> Tensor:
     """
     entry = d.base_dist if isinstance(d, Independent) else d
     if type(entry) is not Normal or d.event_shape != entry.batch_shape[len(d.batch_shape) :]:
-        return d.log_prob(value.movedim(1, 0).unsqueeze(2)).movedim(0, 1)
+        return log_prob_within(d, value.movedim(1, 0).unsqueeze(2)).movedim(0, 1)
     num_event = len(d.event_shape)
     z, loc, scale = (
         (t.unsqueeze(-1) if num_event == 0 else t.flatten(-num_event)).double().movedim(2, 1)

@@ -24,6 +24,7 @@ from torch.distributions import Distribution
 from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
 from ppl_vae.inference.pyro.pairwise import log_prob_of_each
 from ppl_vae.inference.pyro.rows import fold_rows, repeat_rows, unfold_rows
+from ppl_vae.inference.pyro.support import log_prob_within
 
 __all__ = ["Latents", "Program", "split_data"]
 
@@ -87,7 +88,7 @@ class Program:
         """Return log q(z | x), shape (..., B)."""
         d = self._guide_distribution(x)
         if d is not None:
-            return d.log_prob(*z.values())
+            return log_prob_within(d, *z.values())
         return _sum_log_prob(self.trace_guide(x, z=z))
 
     def log_proposal_of_each(self, z: Latents, x: Tensor) -> Tensor:
@@ -285,4 +286,5 @@ def _unfolded(site: dict[str, Any], axes: torch.Size) -> dict[str, Any]:
 
 
 def _sum_log_prob(sites: dict[str, dict[str, Any]]) -> Tensor:
-    return sum(site["fn"].log_prob(site["value"]) for site in sites.values())
+    each = [log_prob_within(site["fn"], site["value"]) for site in sites.values()]
+    return sum(each, start=torch.zeros(()))

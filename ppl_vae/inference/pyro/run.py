@@ -1,5 +1,6 @@
 """`MCMC` with the chains in one process, as a leading axis on one device."""
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -124,7 +125,8 @@ class MCMC(HostMCMC):
         num_warmup, began = self.warmup_steps, time.perf_counter()
         state = self.kernel.init(self.num_chains, self._init_params, args, kwargs)
         if self.post_warmup_state is not None:
-            state, num_warmup = self.post_warmup_state, 0
+            # A copy: histories are overwritten in place, and a state may be gone on from again.
+            state, num_warmup = copy.deepcopy(self.post_warmup_state), 0
             set_random_state(state.rng_state, state.z[self.kernel.site].device)
         draws: dict[str, Tensor] = {}
         infos: list[Any] = []

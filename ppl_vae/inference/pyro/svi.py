@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +211,12 @@ def _check_options(
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-    if not (isinstance(learning_rate, Schedule) or learning_rate > 0):
-        raise ValueError(f"learning_rate must be positive, got {learning_rate!r}.")
+    is_schedule = isinstance(learning_rate, Schedule)
+    if not (is_schedule or (isinstance(learning_rate, Real) and float(learning_rate) > 0)):
+        raise ValueError(
+            f"learning_rate must be positive, got {learning_rate!r}; one that changes is a "
+            "schedule of ppl_vae.schedules."
+        )
     if not (clip_norm is None or clip_norm > 0):
         raise ValueError(f"clip_norm must be positive or None, got {clip_norm!r}.")
 
