@@ -31,6 +31,8 @@ class Patterns:
     probability: NDArray[np.float64]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", np.asarray(self.patterns, bool))
+        object.__setattr__(self, "probability", np.asarray(self.probability, float))
         flat = self.patterns.reshape(len(self.patterns), -1)
         if len(np.unique(flat, axis=0)) < len(flat):
             raise ValueError("The patterns must all be different.")
@@ -153,9 +155,11 @@ class Squares:
         """Return a mask of images x, shape (B, ..., height, width).
 
         Raises:
-            ValueError: the square is larger than the image.
+            ValueError: x has no height and width, or the square is larger than the image.
         """
         shape = np.shape(x)
+        if len(shape) < 3:
+            raise ValueError(f"x must be images, shape (B, ..., height, width), got {shape}.")
         *_, height, width = shape
         if not 1 <= self.size <= min(height, width):
             raise ValueError(f"size must lie in [1, {min(height, width)}], got {self.size}.")

@@ -8,6 +8,7 @@ subclass of `Schedule` with `__call__`; the step may be an int or a traced array
 import copy
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeVar
 
 __all__ = ["Constant", "Cosine", "Cyclic", "Linear", "Schedule", "at_step", "check_weight"]
@@ -180,7 +181,7 @@ def check_weight(name: str, weight: float | Schedule) -> float | Schedule:
     """Return the weight, a number of at least 0 or a schedule, or raise a `ValueError`."""
     if isinstance(weight, Schedule):
         return weight
-    if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+    if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
         raise ValueError(
             f"{name} must be a number of at least 0 or a schedule of ppl_vae.schedules, "
             f"got {weight!r}."

@@ -1,6 +1,7 @@
 """Clipping by hand, and a chain that runs away without it."""
 
 import numpy as np
+import pytest
 from host_words import words
 from kernel_parts import chains, module, one_chain, real
 
@@ -9,22 +10,22 @@ NAN = np.nan
 
 def test_bounds_and_clipping_by_hand(backend):
     clipped = module(backend, "clipped_pseudo_gibbs")
-    x = np.array([[1.0, NAN, NAN], [3.0, 5.0, NAN], [NAN, 5.0, NAN]])
+    x = np.array([[1.0, NAN, NAN], [3.0, 5.0, NAN], [NAN, 6.0, 1.0]])
     mask = ~np.isnan(x)
     x_obs, mask = real(backend, np.nan_to_num(x)), backend.array(mask)
     low, high = clipped.doubled_range(x_obs, mask)
-    np.testing.assert_array_equal(low, [0, 5, -np.inf])
-    np.testing.assert_array_equal(high, [4, 5, np.inf])
+    np.testing.assert_array_equal(low, [0, 4.5, -np.inf])
+    np.testing.assert_array_equal(high, [4, 6.5, np.inf])
 
-    drawn = np.array([[9.0, 7.0, 1e9], [3.0, 5.0, np.inf], [-2.0, 9.0, NAN]])
+    drawn = np.array([[9.0, 7.0, 1e9], [3.0, 5.0, np.inf], [-2.0, 6.0, 1.0]])
     before = np.full((3, 3), 0.5)
     rows = (chains(backend, real(backend, value)) for value in (drawn, before))
     new, share, diverging = (
         one_chain(backend, value) for value in clipped.clip(*rows, low, high, mask)
     )
-    np.testing.assert_array_equal(new, np.array([[9, 5, 1e9], [3, 5, 0.5], [0, 9, 0.5]], "float32"))
-    np.testing.assert_allclose(share, [0.5, 0, 0.5])
-    np.testing.assert_array_equal(diverging, [False, True, True])
+    np.testing.assert_array_equal(new, np.array([[9, 6.5, 1e9], [3, 5, 0.5], [0, 6, 1]], "float32"))
+    np.testing.assert_allclose(share, [0.5, 0, 1])
+    np.testing.assert_array_equal(diverging, [False, True, False])
 
 
 def test_a_runaway_is_stopped_and_reported(backend):
@@ -50,3 +51,14 @@ def test_a_runaway_is_stopped_and_reported(backend):
     assert np.abs(draws[..., 0, 1]).max() == 4
     assert (info["clipped"][:, -50:, 0] == 1).mean() > 0.9
     assert (info["clipped"][..., 1:] == 0).all()
+
+    own = backend.run(
+        backend.api.ClippedPseudoGibbsKernel(model, guide, bounds=(-1.0, np.array([9.0, 1.5]))),
+        x, num_samples=300, num_chains=2,
+    )  # fmt: skip
+    drawn = backend.draws(own)["x"][..., 0, 1]
+    assert drawn.min() >= -1
+    assert drawn.max() <= 1.5
+    assert ((drawn == -1) | (drawn == 1.5)).mean() > 0.9
+    with pytest.raises(ValueError, match=r"bounds must be \(low, high\) with low <= high"):
+        backend.api.ClippedPseudoGibbsKernel(model, guide, bounds=(1.0, 0.0))

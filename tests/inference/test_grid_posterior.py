@@ -93,6 +93,13 @@ def test_two_scalar_sites_and_chunks(backend):
         np.testing.assert_allclose(total, 1, rtol=1e-4)
 
 
+def test_what_is_no_grid(backend):
+    pair = backend.programs.linear_gaussian(truth_of(1))
+    for options in ({"bounds": (1, 0)}, {"num_points": 0}):
+        with pytest.raises(ValueError, match="low < high, and num_points at least 1"):
+            grid(backend, pair, np.zeros((2, 3), "float32"), **options)
+
+
 def test_three_latents_are_too_many(backend):
     pair = backend.programs.linear_gaussian(truth_of(3))
     with pytest.raises(ValueError, match="one or two latents a row, the model has 3"):

@@ -4,6 +4,8 @@ With 8 independent chains, |mean - truth| < 6 standard errors of the chains' mea
 with probability 5e-4 per number (Student's t with 7 degrees of freedom); the seeds are fixed.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 from kernel_parts import chains, module, one_chain, real, seeded
@@ -49,9 +51,10 @@ SCHEDULES = {
     "flattened at first": {"num_prior": 1},
     "prior now and then": {"num_prior": 2, "replenish_every": 3},
 }
+SLOW = ("stratified", "residual", "truncated")
 VARIANTS = [
     "prior", "own component", "systematic", "independent", "historical", *SCHEDULES,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("stratified", "residual", "truncated")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
 ]  # fmt: skip
 
 
@@ -98,6 +101,29 @@ def test_marginal_draws_ignore_the_data(backend):
         centred = missing - TRUTH.bias[~MASK[row]]
         products = centred[..., :, None] * centred[..., None, :]
         assert np.abs(z_scores(products, TRUTH.covariance[of_missing])).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda log_weight: log_weight[..., :3], r"shape \(8, 2, 20\).*returned shape \(8, 2, 3\)"),
+        (lambda log_weight: np.nan * log_weight, "without NaN"),
+    ],
+)
+def test_what_is_no_transform(backend, transform, message):
+    mcmc = run(backend, kernel_of(backend, "own component"), 5, 0)
+    with pytest.raises(ValueError, match=message):
+        pooled(backend, mcmc, 4, transform=transform)
+
+
+def test_settings_that_are_no_plain_functions_go_to_a_file(backend, tmp_path):
+    pair = backend.programs.linear_gaussian(TRUTH)
+    kernel = backend.api.LAIRKernel(
+        *pair, num_particles=np.int64(2), transform=partial(lambda a, log_weight: log_weight, 3)
+    )
+    idata = backend.api.to_inference_data(run(backend, kernel, 3, 0))
+    idata.to_netcdf(tmp_path / "run.nc")
+    assert idata["posterior"].attrs["transform"].startswith("functools.partial(")
 
 
 def test_settings_are_recorded(backend, tmp_path):
@@ -173,6 +199,8 @@ def test_flattened_weights_choose_the_ancestors(backend):
         ("ScheduledLAIRKernel", {"num_prior": 0}, ValueError, "num_prior must be .* >= 1"),
         ("ScheduledLAIRKernel", {"replenish_every": 0}, ValueError, "replenish_every must be"),
         ("ScheduledLAIRKernel", {"power": 0.5}, TypeError, "power must be a function of t"),
+        ("ScheduledLAIRKernel", {"power": lambda t: t}, ValueError, r"at t = 0 it is 0\.0"),
+        ("LAIRKernel", {"num_particles": 2.0}, ValueError, "num_particles must be an integer"),
     ],
 )
 def test_bad_options(backend, name, options, error, message):

@@ -280,6 +280,21 @@ def test_impossible_masks_are_left_and_not_poisoned(backend):
     assert (draws["x"][..., np.isnan(x[0])] == 1).all()
 
 
+def test_masks_that_no_x_could_have_are_reported(backend):
+    """An input of a MAR mechanism is never lost; here it is: nothing moves, and all is marked."""
+    mechanism = mar_logistic(np.random.default_rng(0), np.random.default_rng(1).random((99, 5)))
+    x = np.tile(np.where(np.isneginf(mechanism.bias), np.nan, X).astype("float32"), (3, 1))
+    own = backend.api.logistic_missingness(mechanism)
+    for name in ("MNARMWGKernel", "MNARLAIRKernel"):
+        kernel = getattr(backend.api, name)(*backend.programs.discrete(TRUTH), own)
+        info = backend.info(backend.run(kernel, backend.array(x), num_samples=5, num_chains=2))
+        assert info["diverging"].all()
+        if name == "MNARMWGKernel":
+            assert not info["accepted_x"].any()
+        else:
+            assert (info["log_weight"] == -np.inf).all()
+
+
 def bad_programs(ppl):
     def latent(x, mask=None):
         with ppl.plate("rows", len(x)):

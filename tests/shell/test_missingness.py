@@ -163,6 +163,7 @@ def test_number_of_squares():
         (lambda: Patterns(np.eye(2, dtype=bool), np.ones(2) / 2), r"shape \(classes, 2\)"),
         (lambda: class_squares((4, 5), 2, 2), "size must divide"),
         (lambda: class_squares((4, 4), 1, 2), "num_classes must be at least 2"),
+        (lambda: Squares(1).sample(np.random.default_rng(0), np.zeros((2, 4))), "must be images"),
         (lambda: Squares(5).sample(np.random.default_rng(0), np.zeros((1, 4, 9))), "size must lie"),
         (
             lambda: class_squares((4, 4), 3, 2).sample(

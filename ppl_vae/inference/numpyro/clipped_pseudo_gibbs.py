@@ -5,9 +5,11 @@ farther out than the last. Simkus and Gutmann (2023) clip it to twice the range 
 https://arxiv.org/abs/2308.09078
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ppl_vae.inference.numpyro import pseudo_gibbs
@@ -45,11 +47,11 @@ class ClippedPseudoGibbsInfo(NamedTuple):
 def doubled_range(x_obs: Array, mask: Array) -> tuple[Array, Array]:
     """Return bounds of each entry: the range observed in the rows, doubled about its middle.
 
-    Entries that no row observes are unbounded.
+    Entries of which the rows show no two different values are unbounded.
     """
     low = jnp.where(mask, x_obs, jnp.inf).min(0)
     high = jnp.where(mask, x_obs, -jnp.inf).max(0)
-    reach, seen = (high - low) / 2, mask.any(0)
+    reach, seen = (high - low) / 2, high > low
     return jnp.where(seen, low - reach, -jnp.inf), jnp.where(seen, high + reach, jnp.inf)
 
 
@@ -84,13 +86,18 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
     """Pseudo-Gibbs with missing entries clipped to the observed range, doubled about its middle.
 
     Biased as `PseudoGibbsKernel` is, and by the clipping. The statistic `clipped` says how often it
-    happened; take another kernel for anything but a start.
+    happened; take another kernel for anything but a start. Without `bounds` the range is that of
+    the rows of the run, so that a row's draws depend on its company.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
         guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
         site: name of the data site.
         params: trained values of `numpyro.param` sites, if any (`svi_result.params`).
+        bounds: (low, high), numbers or arrays of one row's shape; by default the observed range.
+
+    Raises:
+        ValueError: if `bounds` is no pair with low <= high.
 
     Example:
         >>> import numpy as np
@@ -108,11 +115,32 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         True
     """
 
+    settings = ("bounds",)
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *,
+        site: str = "x",
+        params: dict[str, Any] | None = None,
+        bounds: tuple[Any, Any] | None = None,
+    ) -> None:
+        super().__init__(model, guide, site=site, params=params)
+        if bounds is not None and (len(bounds) != 2 or np.any(np.asarray(bounds[0]) > bounds[1])):
+            raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
+        self.bounds = bounds
+
     def start(
         self, key: Array, program: Program, x: Array, z: Latents | None
     ) -> ClippedPseudoGibbsState:
         """Start from completed rows, clipped."""
-        low, high = doubled_range(program.x_obs, program.mask)
+        if self.bounds is None:
+            low, high = doubled_range(program.x_obs, program.mask)
+        else:
+            low, high = (
+                jnp.broadcast_to(jnp.asarray(b, x.dtype), x.shape[1:]) for b in self.bounds
+            )
         z = program.propose(key, x) if z is None else z
         x, _, _ = clip(x, program.x_obs, low, high, program.mask)
         return ClippedPseudoGibbsState(x, z, low, high)

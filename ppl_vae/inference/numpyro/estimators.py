@@ -64,7 +64,8 @@ def log_likelihood(
         L_k = E log (1/k) sum_s p(x_o, z_s) / q(z_s | x),  z_s ~ q(z | x)
 
     All k share one pool of S = max k weights a row. L_1 is the ELBO; L_k grows to log p(x_o).
-    Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low.
+    Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low. A row
+    of which nothing is observed has log p = 0.
 
     Args:
         key: random key.
@@ -105,7 +106,7 @@ def log_likelihood(
     program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)
     began = time.perf_counter()
     estimates = _estimate(key, program, numbers, chunk_size, progress_bar)
-    if isinstance(num_particles, int):
+    if isinstance(num_particles, int | np.integer):
         estimates = estimates.isel(num_particles=0, drop=True)
     return _results(key, program, estimates, numbers, began, coords)
 
@@ -182,10 +183,15 @@ def conditional_log_likelihood(
     kept = replace(program, x_obs=jnp.where(given, program.x_obs, 0), mask=given)
     joint = _estimate(key_joint, program, numbers, chunk_size, progress_bar)
     alone = _estimate(key_given, kept, numbers, chunk_size, progress_bar)
+    left = xr.DataArray(
+        np.asarray((given != program.mask).reshape(len(given), -1).any(1)), dims="row"
+    )
+    alone = alone.where(left, joint)  # log p of no entry is 0, given whatever
+    errors = np.hypot(joint.standard_error, alone.standard_error)
     estimates = xr.Dataset(
         {
             "log_likelihood": joint.log_likelihood - alone.log_likelihood,
-            "standard_error": np.hypot(joint.standard_error, alone.standard_error),
+            "standard_error": errors.where(left, 0.0),
             "joint": joint.log_likelihood,
             "given": alone.log_likelihood,
             "ess": np.minimum(joint.ess, alone.ess),
@@ -219,6 +225,7 @@ def _estimate(
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
     num_rows, tables = len(program.x_obs), []
+    nothing_seen = np.asarray(~program.mask.reshape(num_rows, -1).any(1))
 
     @jax.jit
     def weigh(key: Array, rows: Array) -> Array:
@@ -231,7 +238,8 @@ def _estimate(
         try:
             for number, first in enumerate(range(0, num_rows, ROWS_PER_KEY)):
                 rows = jnp.arange(first, first + ROWS_PER_KEY) % num_rows
-                weights = np.asarray(weigh(random.fold_in(key, number), rows))
+                weights = np.array(weigh(random.fold_in(key, number), rows))
+                weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
                 tables.append(summarise_weights(weights[:, : num_rows - first], numbers))
                 bar.update(tables[-1].sizes["row"])
         except KeyboardInterrupt:
@@ -267,7 +275,9 @@ def _results(
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
-    numbers = [num_particles] if isinstance(num_particles, int) else list(num_particles)
+    numbers = (
+        [num_particles] if isinstance(num_particles, int | np.integer) else list(num_particles)
+    )
     if not numbers or min(numbers) < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
     if chunk_size < 1:

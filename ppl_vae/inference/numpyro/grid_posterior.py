@@ -78,6 +78,11 @@ def grid_posterior(
     if num_latents > 2:
         raise ValueError(f"A grid takes one or two latents a row, the model has {num_latents}.")
     low, high = bounds
+    if not low < high or num_points < 1:
+        raise ValueError(
+            f"bounds must be (low, high), low < high, and num_points at least 1; got {bounds} and "
+            f"{num_points}."
+        )
     cell = (high - low) / num_points
     axis = low + cell * (np.arange(num_points) + 0.5)
     grid = np.stack(np.meshgrid(*[axis] * num_latents, indexing="ij"), -1)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.history import History, offer, pick_several, start_history
@@ -50,9 +51,10 @@ class HistoricalLAIRKernel(LAIRKernel):
 
         w(z) = p(x_o, z) / { [sum_k q(z | x^k) + sum_h q(z | x^h) + R p(z)] / (K + H + R) }
 
-    The history keeps a uniform sample of one imputation from each past iteration, and H different
-    entries of it are used at a time. Given the past, the proposals are fixed, so that the mean
-    weight stays an unbiased estimate of p(x_o), and pooling stays valid.
+    The history is a reservoir of one imputation from each past iteration: in the beginning most
+    entries are still the start, after many times `history_size` iterations all are about equally
+    likely. H entries of it are used at a time. Given the past, the proposals are fixed, so that
+    the mean weight stays an unbiased estimate of p(x_o), and pooling stays valid.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
@@ -98,14 +100,14 @@ class HistoricalLAIRKernel(LAIRKernel):
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
         )
-        if not (isinstance(num_past, int) and num_past >= 1):
+        if not (isinstance(num_past, int | np.integer) and num_past >= 1):
             raise ValueError(f"num_past must be an integer >= 1, got {num_past}.")
-        if not (isinstance(history_size, int) and history_size >= num_past):
+        if not (isinstance(history_size, int | np.integer) and history_size >= num_past):
             raise ValueError(
                 f"history_size must be an integer >= num_past={num_past}, got {history_size}."
             )
-        self.num_past = num_past
-        self.history_size = history_size
+        self.num_past = int(num_past)
+        self.history_size = int(history_size)
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:
         """Start from one completion a particle; the first is the history."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel, ACMWGState
@@ -193,12 +194,12 @@ class HMCRefreshKernel(ProgramKernel):
             )
         if not step_size > 0:
             raise ValueError(f"step_size must be above 0, got {step_size}.")
-        if not (isinstance(num_steps, int) and num_steps >= 1):
+        if not (isinstance(num_steps, int | np.integer) and num_steps >= 1):
             raise ValueError(f"num_steps must be an integer >= 1, got {num_steps}.")
         super().__init__(kernel.model, kernel.guide, site=kernel.site, params=kernel.params)
         self.kernel = kernel
         self.step_size = step_size
-        self.num_steps = num_steps
+        self.num_steps = int(num_steps)
 
     def check(self, key: Array, program: Program) -> None:
         """Raise where the program cannot be sampled, or has discrete latents."""

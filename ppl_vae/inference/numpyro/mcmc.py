@@ -223,7 +223,9 @@ class ProgramKernel(MCMCKernel):
 
 def _recorded(setting: Any) -> Any:
     """A kernel's setting as a file's attribute can hold it: functions by their names."""
-    return str(setting) if setting is None else getattr(setting, "__name__", setting)
+    if isinstance(setting, int | float | str | np.number):
+        return setting
+    return getattr(setting, "__name__", repr(setting))
 
 
 def _take_data(

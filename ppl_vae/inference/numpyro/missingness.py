@@ -89,6 +89,7 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
         (20, 3)
     """
     weights, bias = jnp.asarray(mechanism.weights), jnp.asarray(mechanism.bias)
+    always, never = jnp.isposinf(bias), jnp.isneginf(bias)
     bias = jnp.clip(bias, -SURE, SURE)
 
     def missingness(x: Array, *args: Any, mask: Array | None = None, **kwargs: Any) -> None:
@@ -98,6 +99,10 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
         with numpyro.plate("rows", len(x)):
             observed = dist.Bernoulli(logits=-logits).to_event(x.ndim - 1)
             numpyro.sample("mask", observed, obs=mask)
+            if mask is not None:
+                seen = mask.reshape(len(x), -1)
+                impossible = ((seen & always) | (~seen & never)).any(1)
+                numpyro.factor("a possible mask", jnp.where(impossible, -jnp.inf, 0.0))
 
     return missingness
 

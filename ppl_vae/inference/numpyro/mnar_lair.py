@@ -61,7 +61,8 @@ class MNARLAIRKernel(LAIRKernel):
         w(z, x_m) = p(x_o, z) p(M | x_o, x_m) / { [sum_k q(z | x^k) + R p(z)] / (K + R) }
 
     and resampled as pairs, so that x_m follows p(x_m | z, x_o, M) and not p(x_m | z, x_o). The mean
-    weight estimates p(x_o, M). `pool` resamples the pairs of all iterations.
+    weight estimates p(x_o, M). `pool` resamples the pairs of all iterations, for which every
+    proposed x is kept.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.

@@ -45,8 +45,12 @@ class MNARMWGInfo(NamedTuple):
 
 
 def log_missing_ratio(log_missing_new: Array, log_missing: Array) -> Array:
-    """Return log [p(M | x') / p(M | x)], shape (B,); a mask that x rules out is left at once."""
-    return jnp.where(log_missing == -jnp.inf, jnp.inf, log_missing_new - log_missing)
+    """Return log [p(M | x') / p(M | x)], shape (B,).
+
+    A mask that x rules out is left at the first x' that does not; NaN where x' does too.
+    """
+    leaves = (log_missing == -jnp.inf) & (log_missing_new > -jnp.inf)
+    return jnp.where(leaves, jnp.inf, log_missing_new - log_missing)
 
 
 def step(

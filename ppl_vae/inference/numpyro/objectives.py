@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from numpyro import infer
 
@@ -173,6 +174,6 @@ def log_prob(sites: Sites) -> Array:
 
 def check_num_particles(num_particles: int) -> int:
     """Return the number, or raise a `ValueError`."""
-    if not isinstance(num_particles, int) or num_particles < 1:
+    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
         raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
     return num_particles

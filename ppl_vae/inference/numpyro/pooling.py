@@ -47,7 +47,8 @@ def pool(
 
     Returns:
         The same container as `to_inference_data`; `sample_stats` has `lp`, and `khat` of the pooled
-        weights (chain, row).
+        weights (chain, row); of a `StreamingLAIRKernel` that of the weights which the
+        host kept, NaN below 25 of them.
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
@@ -69,8 +70,8 @@ def pool(
     kernel = mcmc.sampler
     if not isinstance(kernel, LAIRKernel):
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+        raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
     info = mcmc.get_extra_fields(group_by_chain=True)["info"]
     if not info:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
@@ -80,13 +81,13 @@ def pool(
     key_ancestor, key_x = random.split(key)
     if isinstance(kernel, StreamingLAIRKernel):
         _refuse_transform(transform)
-        num_iterations += mcmc.num_warmup
+        num_iterations = int(np.max(mcmc.last_state.num_steps))
         z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
     else:
         keys = random.split(key_ancestor, len(info.log_weight))
         log_weight = info.log_weight.reshape(len(keys), -1, info.log_weight.shape[-1])
         if transform is not None:
-            smooth = transform(np.moveaxis(np.asarray(log_weight, float), -1, 1))
+            smooth = _transformed(transform, np.moveaxis(np.asarray(log_weight, float), -1, 1))
             log_weight = jnp.asarray(np.moveaxis(smooth, 1, -1), log_weight.dtype)
         resample = partial(_resample, num_samples=num_samples)
         z = jax.lax.map(resample, (keys, info.proposals, log_weight))
@@ -110,6 +111,19 @@ def _resample(of_chain: tuple[Array, Latents, Array], num_samples: int) -> Laten
     ancestor = multinomial(key, log_weight, num_samples)
     stacked = {name: value.reshape(-1, *value.shape[2:]) for name, value in proposals.items()}
     return take_rows(stacked, ancestor)
+
+
+def _transformed(
+    transform: Callable[[np.ndarray], np.ndarray], log_weight: np.ndarray
+) -> np.ndarray:
+    """The transform of log-weights (chain, row, proposal), if it is one."""
+    smooth = np.asarray(transform(log_weight))
+    if smooth.shape != log_weight.shape or np.isnan(smooth).any():
+        raise ValueError(
+            f"transform must return log-weights of shape {log_weight.shape} (chain, row, proposal)"
+            f" without NaN; it returned shape {smooth.shape}."
+        )
+    return smooth
 
 
 def _refuse_transform(transform: Any) -> None:

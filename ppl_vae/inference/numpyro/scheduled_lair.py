@@ -11,6 +11,7 @@ from math import log
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, renew, weigh
@@ -63,7 +64,10 @@ def step(
         return log_scheduled_mixture(log_q, log_prior, num_prior, replenish=replenish)
 
     proposed = weigh(key_weigh, program, state.x, num_prior, log_denominator)
-    flatten = lambda log_weight: power(t) * log_weight  # noqa: E731
+
+    def flatten(log_weight: Array) -> Array:
+        return jnp.where(log_weight == -jnp.inf, -jnp.inf, power(t) * log_weight)
+
     (x, z), info = renew(key_renew, program, proposed, len(state.x), flatten, multinomial)
     return ScheduledLAIRState(x, z, t + 1), info
 
@@ -86,7 +90,7 @@ class ScheduledLAIRKernel(LAIRKernel):
         power: of t, in (0, 1], such as `weighting.poly(num_iterations)`; by default 1.
 
     Raises:
-        ValueError: if one of the numbers is out of range.
+        ValueError: if one of the numbers is out of range, or power(0).
         TypeError: if `power` is no function.
 
     Example:
@@ -122,11 +126,14 @@ class ScheduledLAIRKernel(LAIRKernel):
         )
         if num_prior < 1:
             raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
-        if not (isinstance(replenish_every, int) and replenish_every >= 1):
+        if not (isinstance(replenish_every, int | np.integer) and replenish_every >= 1):
             raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
         if not callable(power):
             raise TypeError(f"power must be a function of t, got {type(power).__name__}.")
-        self.replenish_every = replenish_every
+        first = float(power(jnp.zeros(())))
+        if not 0 < first <= 1:
+            raise ValueError(f"power(t) must lie in (0, 1]; at t = 0 it is {first}.")
+        self.replenish_every = int(replenish_every)
         self.power = power
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:

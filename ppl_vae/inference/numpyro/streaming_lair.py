@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 from jax.scipy.special import logsumexp
 
@@ -78,8 +79,8 @@ class StreamingLAIRKernel(LAIRKernel):
     """LAIR that resamples from all its proposals while it runs, in memory of S latents a row.
 
     `pool(key, mcmc, num_samples)` then draws from the slots, at most S, with the law of pooling a
-    stored run of all iterations, warm-up included. Let the host keep little:
-    `MCMC(kernel, num_warmup=5_000, num_samples=1)`.
+    stored run of all iterations, warm-up included. Let the host keep little, but enough for k-hat:
+    `MCMC(kernel, num_warmup=5_000, num_samples=10)`.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
@@ -115,9 +116,9 @@ class StreamingLAIRKernel(LAIRKernel):
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
         )
-        if not (isinstance(num_slots, int) and num_slots >= 1):
+        if not (isinstance(num_slots, int | np.integer) and num_slots >= 1):
             raise ValueError(f"num_slots must be an integer >= 1, got {num_slots}.")
-        self.num_slots = num_slots
+        self.num_slots = int(num_slots)
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:
         """Start from one completion a particle."""

@@ -212,7 +212,7 @@ def _check_options(
     num_steps: int, batch_size: int, learning_rate: float | Schedule, clip_norm: float | None
 ) -> None:
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
     is_schedule = isinstance(learning_rate, Schedule)
     if not (is_schedule or (isinstance(learning_rate, Real) and float(learning_rate) > 0)):

@@ -6,6 +6,7 @@ approximate ancestral sampling, TMLR, section 4.1.  https://arxiv.org/abs/2308.0
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,10 +150,10 @@ class ACMWGKernel(ProgramKernel):
         super().__init__(model, guide, site=site)
         if not 0 <= prior_probability <= 1:
             raise ValueError(f"prior_probability must lie in [0, 1], got {prior_probability}.")
-        if not (isinstance(history_size, int) and history_size >= 1):
+        if not (isinstance(history_size, int | np.integer) and history_size >= 1):
             raise ValueError(f"history_size must be an integer >= 1, got {history_size}.")
         self.prior_probability = prior_probability
-        self.history_size = history_size
+        self.history_size = int(history_size)
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> ACMWGState:
         """Start with the completed rows as history and z ~ q(z | x).

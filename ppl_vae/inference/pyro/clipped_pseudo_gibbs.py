@@ -5,8 +5,10 @@ farther out than the last. Simkus and Gutmann (2023) clip it to twice the range 
 https://arxiv.org/abs/2308.09078
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,11 +47,11 @@ class ClippedPseudoGibbsInfo(NamedTuple):
 def doubled_range(x_obs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return bounds of each entry: the range observed in the rows, doubled about its middle.
 
-    Entries that no row observes are unbounded.
+    Entries of which the rows show no two different values are unbounded.
     """
     low = torch.where(mask, x_obs, torch.inf).amin(0)
     high = torch.where(mask, x_obs, -torch.inf).amax(0)
-    reach, seen = (high - low) / 2, mask.any(0)
+    reach, seen = (high - low) / 2, high > low
     return torch.where(seen, low - reach, -torch.inf), torch.where(seen, high + reach, torch.inf)
 
 
@@ -85,12 +87,17 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
     """Pseudo-Gibbs with missing entries clipped to the observed range, doubled about its middle.
 
     Biased as `PseudoGibbsKernel` is, and by the clipping. The statistic `clipped` says how often it
-    happened; take another kernel for anything but a start.
+    happened; take another kernel for anything but a start. Without `bounds` the range is that of
+    the rows of the run, so that a row's draws depend on its company.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
         guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
         site: name of the data site.
+        bounds: (low, high), numbers or arrays of one row's shape; by default the observed range.
+
+    Raises:
+        ValueError: if `bounds` is no pair with low <= high.
 
     Example:
         >>> import numpy as np
@@ -109,9 +116,28 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         True
     """
 
+    settings = ("bounds",)
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *,
+        site: str = "x",
+        bounds: tuple[Any, Any] | None = None,
+    ) -> None:
+        super().__init__(model, guide, site=site)
+        if bounds is not None and (len(bounds) != 2 or np.any(np.asarray(bounds[0]) > bounds[1])):
+            raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
+        self.bounds = bounds
+
     def start(self, program: Program, x: Tensor, z: Latents | None) -> ClippedPseudoGibbsState:
         """Start from completed rows, clipped."""
-        low, high = doubled_range(program.x_obs, program.mask)
+        if self.bounds is None:
+            low, high = doubled_range(program.x_obs, program.mask)
+        else:
+            bounds = (torch.as_tensor(bound).to(x) for bound in self.bounds)
+            low, high = (bound.expand(x.shape[2:]) for bound in bounds)
         z = program.propose(x) if z is None else z
         x, _, _ = clip(x, program.x_obs, low, high, program.mask)
         return ClippedPseudoGibbsState(x, z, low, high)

@@ -77,7 +77,8 @@ def log_likelihood(
         L_k = E log (1/k) sum_s p(x_o, z_s) / q(z_s | x),  z_s ~ q(z | x)
 
     All k share one pool of S = max k weights a row. L_1 is the ELBO; L_k grows to log p(x_o).
-    Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low.
+    Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low. A row
+    of which nothing is observed has log p = 0.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
@@ -117,7 +118,7 @@ def log_likelihood(
     program = checked_program(model, guide, x, args, mask, site, kwargs)
     began = time.perf_counter()
     estimates = _estimate(program, numbers, chunk_size, progress_bar)
-    if isinstance(num_particles, int):
+    if isinstance(num_particles, int | np.integer):
         estimates = estimates.isel(num_particles=0, drop=True)
     return _results(program, estimates, numbers, began, coords)
 
@@ -193,10 +194,15 @@ def conditional_log_likelihood(
     kept = replace(program, x_obs=torch.where(given, program.x_obs, 0), mask=given)
     joint = _estimate(program, numbers, chunk_size, progress_bar)
     alone = _estimate(kept, numbers, chunk_size, progress_bar)
+    left = xr.DataArray(
+        as_numpy((given != program.mask).reshape(len(given), -1).any(1)), dims="row"
+    )
+    alone = alone.where(left, joint)  # log p of no entry is 0, given whatever
+    errors = np.hypot(joint.standard_error, alone.standard_error)
     estimates = xr.Dataset(
         {
             "log_likelihood": joint.log_likelihood - alone.log_likelihood,
-            "standard_error": np.hypot(joint.standard_error, alone.standard_error),
+            "standard_error": errors.where(left, 0.0),
             "joint": joint.log_likelihood,
             "given": alone.log_likelihood,
             "ess": np.minimum(joint.ess, alone.ess),
@@ -229,6 +235,7 @@ def _estimate(
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
     num_rows, tables = len(program.x_obs), []
+    nothing_seen = ~as_numpy(program.mask).reshape(num_rows, -1).any(1)
     data = (program.x_obs, program.mask, program.args, program.kwargs)
 
     def weigh(rows: Tensor) -> Tensor:
@@ -240,7 +247,9 @@ def _estimate(
         try:
             for first in range(0, num_rows, ROWS_PER_BLOCK):
                 rows = torch.arange(first, min(first + ROWS_PER_BLOCK, num_rows))
-                tables.append(summarise_weights(as_numpy(weigh(rows)), numbers))
+                weights = as_numpy(weigh(rows))
+                weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
+                tables.append(summarise_weights(weights, numbers))
                 bar.update(tables[-1].sizes["row"])
         except KeyboardInterrupt:
             if not tables:
@@ -280,7 +289,9 @@ def _results(
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
-    numbers = [num_particles] if isinstance(num_particles, int) else list(num_particles)
+    numbers = (
+        [num_particles] if isinstance(num_particles, int | np.integer) else list(num_particles)
+    )
     if not numbers or min(numbers) < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
     if chunk_size < 1:

@@ -176,12 +176,12 @@ class LAIRKernel(ProgramKernel):
         log_denominator=log_mixture, resample=multinomial, transform=None,
     ) -> None:  # fmt: skip
         super().__init__(model, guide, site=site)
-        if not (isinstance(num_particles, int) and num_particles >= 1):
+        if not (isinstance(num_particles, int | np.integer) and num_particles >= 1):
             raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
-        if not (isinstance(num_prior, int) and num_prior >= 0):
+        if not (isinstance(num_prior, int | np.integer) and num_prior >= 0):
             raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
-        self.num_particles = num_particles
-        self.num_prior = num_prior
+        self.num_particles = int(num_particles)
+        self.num_prior = int(num_prior)
         self.log_denominator = log_denominator
         self.resample = resample
         self.transform = transform

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
@@ -244,7 +245,9 @@ def set_random_state(state: Tensor, device: torch.device) -> None:
 
 def _recorded(setting: Any) -> Any:
     """A kernel's setting as a file's attribute can hold it: functions by their names."""
-    return str(setting) if setting is None else getattr(setting, "__name__", setting)
+    if isinstance(setting, int | float | str | np.number):
+        return setting
+    return getattr(setting, "__name__", repr(setting))
 
 
 def take_data(

@@ -89,6 +89,7 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
         torch.Size([20, 3])
     """
     weights, bias = torch.as_tensor(mechanism.weights), torch.as_tensor(mechanism.bias)
+    always, never = bias.isposinf(), bias.isneginf()
     bias = bias.clamp(-SURE, SURE)
 
     def missingness(x: Tensor, *args: Any, mask: Tensor | None = None, **kwargs: Any) -> None:
@@ -98,6 +99,11 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
         with pyro.plate("rows", len(x)):
             observed = dist.Bernoulli(logits=-logits).to_event(x.ndim - 1)
             pyro.sample("mask", observed, obs=None if mask is None else mask.to(x))
+            if mask is not None:
+                seen = mask.reshape(len(x), -1)
+                surely_lost, surely_seen = always.to(x.device), never.to(x.device)
+                impossible = ((seen & surely_lost) | (~seen & surely_seen)).any(1)
+                pyro.factor("a possible mask", torch.where(impossible, -torch.inf, 0.0).to(x))
 
     return missingness
 

@@ -45,8 +45,12 @@ class MNARMWGInfo(NamedTuple):
 
 
 def log_missing_ratio(log_missing_new: Tensor, log_missing: Tensor) -> Tensor:
-    """Return log [p(M | x') / p(M | x)], shape (C, B); a mask that x rules out is left at once."""
-    return torch.where(log_missing == -torch.inf, torch.inf, log_missing_new - log_missing)
+    """Return log [p(M | x') / p(M | x)], shape (C, B).
+
+    A mask that x rules out is left at the first x' that does not; NaN where x' does too.
+    """
+    leaves = (log_missing == -torch.inf) & (log_missing_new > -torch.inf)
+    return torch.where(leaves, torch.inf, log_missing_new - log_missing)
 
 
 def step(

@@ -8,6 +8,7 @@ in `pyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import infer
 from torch import Tensor
@@ -198,6 +199,6 @@ def log_prob(sites: Sites) -> Tensor:
 
 def check_num_particles(num_particles: int) -> int:
     """Return the number, or raise a `ValueError`."""
-    if not isinstance(num_particles, int) or num_particles < 1:
+    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
         raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
     return num_particles

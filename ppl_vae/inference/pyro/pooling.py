@@ -45,7 +45,8 @@ def pool(
 
     Returns:
         The same container as `to_inference_data`; `sample_stats` has `lp`, and `khat` of the pooled
-        weights (chain, row).
+        weights (chain, row); of a `StreamingLAIRKernel` that of the weights which the
+        host kept, NaN below 25 of them.
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
@@ -68,8 +69,8 @@ def pool(
     kernel = mcmc.kernel
     if not isinstance(kernel, LAIRKernel):
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+        raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
     info = mcmc.get_extra_fields(group_by_chain=True)["info"]
     if not info:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
@@ -78,12 +79,12 @@ def pool(
     num_iterations = info.log_weight.shape[1]
     if isinstance(kernel, StreamingLAIRKernel):
         _refuse_transform(transform)
-        num_iterations += mcmc.warmup_steps
+        num_iterations = mcmc.last_state.num_steps
         z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
     else:
         log_weight = info.log_weight.flatten(1, 2)
         if transform is not None:
-            smooth = transform(np.moveaxis(as_numpy(log_weight).astype(float), -1, 1))
+            smooth = _transformed(transform, np.moveaxis(as_numpy(log_weight).astype(float), -1, 1))
             log_weight = torch.as_tensor(np.moveaxis(smooth, 1, -1)).to(log_weight)
         ancestor = multinomial(log_weight, num_samples)
         proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
@@ -99,6 +100,19 @@ def pool(
         attrs={**run.attrs, "pooled_from": num_iterations * info.log_weight.shape[2]},
     )
     return make_inference_data(pooled, coords=coords)
+
+
+def _transformed(
+    transform: Callable[[np.ndarray], np.ndarray], log_weight: np.ndarray
+) -> np.ndarray:
+    """The transform of log-weights (chain, row, proposal), if it is one."""
+    smooth = np.asarray(transform(log_weight))
+    if smooth.shape != log_weight.shape or np.isnan(smooth).any():
+        raise ValueError(
+            f"transform must return log-weights of shape {log_weight.shape} (chain, row, proposal)"
+            f" without NaN; it returned shape {smooth.shape}."
+        )
+    return smooth
 
 
 def _refuse_transform(transform: Any) -> None:

@@ -63,11 +63,11 @@ class Program:
     site: str = "x"
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    _latents: frozenset[str] = field(default=frozenset(), repr=False)
-    _vmap_works: bool | None = field(default=None, repr=False)
-    _last_guide: tuple[Tensor, dict] | None = field(default=None, repr=False)
-    _row_ndim: dict[str, int] = field(default_factory=dict, repr=False)
-    _copies: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+    _latents: frozenset[str] = field(default=frozenset(), init=False, repr=False)
+    _vmap_works: bool | None = field(default=None, init=False, repr=False)
+    _last_guide: tuple[Tensor, dict] | None = field(default=None, init=False, repr=False)
+    _row_ndim: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    _copies: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     # --- the guide --------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import log
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,10 @@ def step(
         return log_scheduled_mixture(log_q, log_prior, num_prior, replenish=replenish)
 
     proposed = weigh(program, state.x, num_prior, log_denominator)
-    flatten = lambda log_weight: power(t) * log_weight  # noqa: E731
+
+    def flatten(log_weight: Tensor) -> Tensor:
+        return torch.where(log_weight == -torch.inf, -torch.inf, power(t) * log_weight)
+
     (x, z), info = renew(program, proposed, state.x.shape[1], flatten, multinomial)
     return ScheduledLAIRState(x, z, state.iteration + 1), info
 
@@ -83,7 +87,7 @@ class ScheduledLAIRKernel(LAIRKernel):
         power: of t, in (0, 1], such as `weighting.poly(num_iterations)`; by default 1.
 
     Raises:
-        ValueError: if one of the numbers is out of range.
+        ValueError: if one of the numbers is out of range, or power(0).
         TypeError: if `power` is no function.
 
     Example:
@@ -117,11 +121,14 @@ class ScheduledLAIRKernel(LAIRKernel):
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
         if num_prior < 1:
             raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
-        if not (isinstance(replenish_every, int) and replenish_every >= 1):
+        if not (isinstance(replenish_every, int | np.integer) and replenish_every >= 1):
             raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
         if not callable(power):
             raise TypeError(f"power must be a function of t, got {type(power).__name__}.")
-        self.replenish_every = replenish_every
+        first = float(power(torch.zeros(())))
+        if not 0 < first <= 1:
+            raise ValueError(f"power(t) must lie in (0, 1]; at t = 0 it is {first}.")
+        self.replenish_every = int(replenish_every)
         self.power = power
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:

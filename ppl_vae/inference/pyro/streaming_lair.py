@@ -12,6 +12,7 @@ section 4.2, for the pooled resampling; Efraimidis and Spirakis (2006) for weigh
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,8 +77,8 @@ class StreamingLAIRKernel(LAIRKernel):
     """LAIR that resamples from all its proposals while it runs, in memory of S latents a row.
 
     `pool(mcmc, num_samples)` then draws from the slots, at most S, with the law of pooling a
-    stored run of all iterations, warm-up included. Let the host keep little:
-    `MCMC(kernel, num_warmup=5_000, num_samples=1)`.
+    stored run of all iterations, warm-up included. Let the host keep little, but enough for k-hat:
+    `MCMC(kernel, num_warmup=5_000, num_samples=10)`.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
@@ -111,9 +112,9 @@ class StreamingLAIRKernel(LAIRKernel):
         self, model, guide, *, site="x", num_particles=4, num_prior=1, num_slots=100
     ) -> None:
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
-        if not (isinstance(num_slots, int) and num_slots >= 1):
+        if not (isinstance(num_slots, int | np.integer) and num_slots >= 1):
             raise ValueError(f"num_slots must be an integer >= 1, got {num_slots}.")
-        self.num_slots = num_slots
+        self.num_slots = int(num_slots)
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
         """Start from one completion a particle."""
