@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from gaussian_chains import flat
 from kernel_parts import real
-from oracles import largest_score
+from scipy import stats
 
 
 def losses(backend, objective, pair, x, seeds=(0,), **kwargs):
@@ -29,16 +29,15 @@ def losses(backend, objective, pair, x, seeds=(0,), **kwargs):
 def loss_and_gradient(backend, objective, chain, x, seed=0, **kwargs):
     """The loss and its gradient in the order of `flat`, for a seed."""
     x, kwargs = given(backend, x, kwargs)
-    pair, params = chain.pair(backend), chain.on(backend)
     if backend.name == "numpyro":
-        import jax
+        from jax import random
 
-        key = jax.random.key(seed)
-        of_params = jax.value_and_grad(lambda p: objective.loss(key, p, *pair, x, **kwargs))
-        loss, gradient = of_params(params)
+        both = numpyro_loss_and_gradient(backend, objective, chain)
+        loss, gradient = both(chain.on(backend), random.key(seed), x, kwargs)
         return float(loss), flat({n: np.asarray(g) for n, g in gradient.items()})
     import pyro
 
+    pair = chain.pair(backend)
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
     loss = objective.loss_and_grads(*pair, x, **kwargs)
@@ -60,6 +59,17 @@ def gradients(backend, objective, chain, x, num_draws=600, **kwargs):
     draws = numpyro_gradients(backend, objective, chain)(chain.on(backend), keys, x, kwargs)
     draws = {name: np.asarray(g).reshape(num_draws, -1) for name, g in draws.items()}
     return -np.concatenate([draws[name] for name in sorted(draws)], 1)
+
+
+@lru_cache
+def numpyro_loss_and_gradient(backend, objective, chain):
+    """The loss and its gradient, compiled once for each shape of the data."""
+    import jax
+
+    pair = chain.pair(backend)
+    return jax.jit(
+        jax.value_and_grad(lambda p, key, x, kwargs: objective.loss(key, p, *pair, x, **kwargs))
+    )
 
 
 @lru_cache
@@ -93,7 +103,7 @@ def given(backend, x, kwargs):
 
 
 def assert_unbiased(draws, truth):
-    """False alarms: 1e-5 a call, by the normal law of means of 600 draws."""
+    """False alarms: 1e-5 a call, by Student's law of means."""
     error = draws.std(0, ddof=1) / np.sqrt(len(draws))
     scores = (draws.mean(0) - truth) / np.maximum(error, 1e-6)
-    assert np.abs(scores).max() < largest_score(len(truth)), scores
+    assert np.abs(scores).max() < stats.t.isf(1e-5 / (2 * len(truth)), len(draws) - 1), scores

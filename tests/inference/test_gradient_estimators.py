@@ -1,12 +1,17 @@
 """Gradient estimators of importance-weighted bounds: by hand, by quadrature, and their noise."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from gaussian_chains import BIAS, CONDITIONAL_ONE, CONDITIONAL_TWO, NOISE, ONE, TWO, Chain, flat
-from host_words import clear_parameters, words
+from host_words import words
 from kernel_parts import double_precision, module, real, seeded
 from objective_runs import assert_unbiased, gradients, loss_and_gradient, losses
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
+
+from ppl_vae.schedules import Linear
 
 RNG = np.random.default_rng(0)
 X = 1.5 * RNG.normal(size=(6, 3))
@@ -18,7 +23,7 @@ DOUBLY = ["DReG", "GDReG", "RWSDReG"]
 
 
 def estimates(backend, chain, name, num_draws=60, **options):
-    """Gradients of a row block, means over its copies, (num_draws, parameters)."""
+    """Gradients of all rows for two particles, means over copies of them, (draws, parameters)."""
     label = {"label": np.tile(LABEL, COPIES)} if "prior_gain" in chain.parameters else {}
     objective = getattr(backend.api, name)(num_particles=2, **options)
     x, mask = np.tile(X, (COPIES, 1)), np.tile(MASK, (COPIES, 1))
@@ -83,12 +88,11 @@ EQUATIONS = {
 }
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
 @pytest.mark.parametrize("name", EQUATIONS)
-def test_each_draw_has_the_gradient_of_the_paper(backend, name, num_particles):
+def test_each_draw_has_the_gradient_of_the_paper(backend, name):
     """To rounding, so that the twins agree too; rows complete and incomplete, a learned prior."""
     with double_precision(backend):
-        objective = getattr(backend.api, name)(num_particles=num_particles)
+        objective = getattr(backend.api, name)(num_particles=3)
         z, loss, gradient = drawn_and_gradient(backend, objective, CONDITIONAL_ONE)
     bound, exact = by_hand(CONDITIONAL_ONE, z, **EQUATIONS[name])
     np.testing.assert_allclose(-loss, bound, rtol=1e-10)
@@ -107,15 +111,27 @@ def test_the_weight_of_the_divergence_counts(backend, name):
     np.testing.assert_allclose(-gradient, exact, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("chain", [ONE, TWO], ids=["one site", "two sites"])
-def test_equation_14_has_the_gradient_of_iwae(backend, chain):
+@pytest.mark.parametrize("name", ["DReG", "IWAESTL"])
+def test_one_particle_is_sticking_the_landing(backend, name):
+    """Draw by draw, two sites, weighted."""
+    with double_precision(backend):
+        stl, other = (
+            loss_and_gradient(
+                backend, getattr(backend.api, n)(num_particles=1, kl_weight=0.3), TWO, X, mask=MASK
+            )
+            for n in ("STL", name)
+        )
+    np.testing.assert_allclose(other[0], stl[0], rtol=1e-10)
+    np.testing.assert_allclose(other[1], stl[1], rtol=1e-9, atol=1e-12)
+
+
+def test_equation_14_has_the_gradient_of_iwae(backend):
     """Draw by draw, to rounding; the value is another one."""
     with double_precision(backend):
         both = [getattr(backend.api, n)(num_particles=4) for n in ("IWAE", "NormalisedIWAE")]
-        iwae, normalised = (gradients(backend, o, chain, X, 3, mask=MASK) for o in both)
-        np.testing.assert_allclose(iwae, normalised, rtol=1e-9, atol=1e-12)
-        value, other = (losses(backend, o, chain.pair(backend), X, mask=MASK) for o in both)
-    assert np.abs(value - other).min() > 1e-3
+        iwae, other = (loss_and_gradient(backend, o, TWO, X, mask=MASK) for o in both)
+    np.testing.assert_allclose(iwae[1], other[1], rtol=1e-9, atol=1e-12)
+    assert abs(iwae[0] - other[0]) > 1e-3
 
 
 # --- on average, against quadrature ---------------------------------------------------------
@@ -148,7 +164,7 @@ def test_the_wake_phase_is_unbiased(backend, name, chain):
 
 
 def test_many_particles_follow_the_posterior(backend):
-    """The gradient of -KL(p || q) in closed form, whose sampling bias falls as 1 / K."""
+    """The gradient of -KL(p || q) in closed form; the bias of 4000 particles is below the noise."""
     posterior = ONE.with_exact_guide().parameters
 
     def minus_divergence(chain):
@@ -161,8 +177,7 @@ def test_many_particles_follow_the_posterior(backend):
     with double_precision(backend):
         objective = backend.api.RWS(num_particles=4000)
         draws = gradients(backend, objective, ONE, X, 30)[:, ONE.of_guide]
-    np.testing.assert_allclose(draws.mean(0), exact, atol=0.3)
-    assert np.abs(exact).min() > 1.0
+    assert_unbiased(draws, exact)
 
 
 @pytest.mark.parametrize("chain", [ONE, TWO], ids=["one site", "two sites"])
@@ -191,13 +206,10 @@ def near_the_posterior(chain):
     return Chain({**exact, **wider, "shift": exact["shift"] + 0.1})
 
 
-@pytest.mark.parametrize("chain", [ONE, TWO], ids=["one site", "two sites"])
-@pytest.mark.parametrize(
-    ("name", "plain"), [("DReG", "IWAE"), ("GDReG", "IWAE"), ("RWSDReG", "RWS")]
-)
-def test_reparameterising_twice_has_less_noise(backend, name, plain, chain):
-    """In every parameter of the guide, with 16 particles; the ratios are below a half here."""
-    near = near_the_posterior(chain)
+@pytest.mark.parametrize(("name", "plain"), [("DReG", "IWAE"), ("RWSDReG", "RWS")])
+def test_reparameterising_twice_has_less_noise(backend, name, plain):
+    """In every parameter of the guide, with 16 particles and two sites."""
+    near = near_the_posterior(TWO)
     with double_precision(backend):
         twice, once = (
             gradients(backend, getattr(backend.api, n)(num_particles=16), near, X, 60).std(0)
@@ -206,80 +218,68 @@ def test_reparameterising_twice_has_less_noise(backend, name, plain, chain):
     assert (twice[near.of_guide] < 0.7 * once[near.of_guide]).all(), twice / once
 
 
-def test_more_particles_drown_the_gradient_of_iwae_and_not_of_dreg(backend):
-    """The ratio of mean to noise at 64 particles, over that at 4."""
-
-    def ratios(name):
-        with double_precision(backend):
-            few, many = (
-                gradients(backend, getattr(backend.api, name)(num_particles=k), ONE, X, 100)
-                for k in (4, 64)
-            )
-        ratio = [np.abs(d.mean(0) / d.std(0))[ONE.of_guide].max() for d in (few, many)]
-        return ratio[1] / ratio[0]
-
-    assert ratios("IWAE") < 0.8
-    assert ratios("DReG") > 1.5
-
-
 # --- values ---------------------------------------------------------------------------------
 
 
-def values(backend, chain, *objectives):
-    with double_precision(backend):
-        pair = chain.pair(backend)
-        return [-losses(backend, o, pair, X, seeds=range(2), mask=MASK) for o in objectives]
+LOG_WEIGHT = 2 * np.random.default_rng(1).normal(size=(4, 3)) - 50
+
+
+def value(backend, objective, log_weight=LOG_WEIGHT):
+    """What an objective makes of log weights (K, B), by row."""
+    nothing = [None] * (2 if backend.name == "numpyro" else 1)
+    objective.num_particles = len(log_weight)
+    objective.log_weight = lambda *args: backend.array(log_weight)
+    return np.asarray(objective.value(*nothing))
 
 
 def test_renyi_goes_from_iwae_to_the_elbo_and_beyond(backend):
-    api, k = backend.api, {"num_particles": 4}
     orders = (-1.0, 0.0, 0.5, 1 - 1e-6, 1.0, 1 + 1e-6, 2.0)
-    iwae, elbo, *renyi = values(
-        backend, TWO, api.IWAE(**k), api.ELBO(**k), *(api.Renyi(alpha=a, **k) for a in orders)
-    )
-    np.testing.assert_allclose(renyi[1], iwae, rtol=1e-10)
-    np.testing.assert_allclose(renyi[4], elbo, rtol=1e-10)
-    np.testing.assert_allclose(renyi[3], elbo, rtol=1e-4)
-    np.testing.assert_allclose(renyi[5], elbo, rtol=1e-4)
+    with double_precision(backend):
+        renyi = [value(backend, backend.api.Renyi(alpha=alpha)) for alpha in orders]
+        np.testing.assert_allclose(renyi[1], value(backend, backend.api.IWAE()), rtol=1e-12)
+        np.testing.assert_allclose(renyi[4], value(backend, backend.api.ELBO()), rtol=1e-12)
+    squares = 0.5 * np.log(np.exp(2 * LOG_WEIGHT).mean(0))
+    np.testing.assert_allclose(renyi[0], squares, rtol=1e-12)
+    np.testing.assert_allclose(renyi[3], LOG_WEIGHT.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(renyi[5], LOG_WEIGHT.mean(0), rtol=1e-6)
     assert (np.diff(renyi, axis=0) < 0).all()
 
 
 def test_ciwae_goes_from_iwae_to_the_elbo(backend):
-    from ppl_vae.schedules import Constant
-
-    api, k = backend.api, {"num_particles": 4}
-    shares = (0.0, 0.25, 1.0, Constant(1.0))
-    iwae, elbo = values(backend, TWO, api.IWAE(**k), api.ELBO(**k))
-    none, quarter, whole = values(backend, TWO, *(api.CIWAE(beta=b, **k) for b in shares[:3]))
-    np.testing.assert_allclose(none, iwae, rtol=1e-10)
-    np.testing.assert_allclose(quarter, 0.25 * elbo + 0.75 * iwae, rtol=1e-10)
-    np.testing.assert_allclose(whole, elbo, rtol=1e-10)
+    elbo, iwae = LOG_WEIGHT.mean(0), np.log(np.exp(LOG_WEIGHT).mean(0))
     with double_precision(backend):
-        pair, objective = TWO.pair(backend), api.CIWAE(beta=shares[3], **k)
-        scheduled = -losses(backend, objective, pair, X, seeds=range(2), mask=MASK, step=0)
-    np.testing.assert_allclose(scheduled, elbo, rtol=1e-10)
+        for beta in (0.0, 0.25, 1.0):
+            bound = value(backend, backend.api.CIWAE(beta=beta))
+            np.testing.assert_allclose(bound, beta * elbo + (1 - beta) * iwae, rtol=1e-12)
+
+
+def test_ciwae_takes_a_schedule(backend):
+    options = {"num_particles": 4}
+    elbo, ciwae = (
+        losses(backend, objective, ONE.pair(backend), X, mask=MASK, step=2)
+        for objective in (
+            backend.api.ELBO(**options),
+            backend.api.CIWAE(beta=Linear(0.0, 1.0, 2), **options),
+        )
+    )
+    np.testing.assert_allclose(ciwae, elbo, rtol=1e-5)
 
 
 def test_jackknife_by_leaving_one_out(backend):
-    """Two particles: twice the bound of both less the mean of the bounds of each."""
-    api = backend.api
-    jackknife, iwae, elbo = values(
-        backend, TWO, *(getattr(api, n)(num_particles=2) for n in ("JVI", "IWAE", "ELBO"))
-    )
-    np.testing.assert_allclose(jackknife, 2 * iwae - elbo, rtol=1e-10)
-    log_weight = RNG.normal(size=(4, 3))
-    left_out = module(backend, "jackknife").log_mean_without_each(backend.array(log_weight))
-    expected = [logsumexp(np.delete(log_weight, k, 0), 0) - np.log(3) for k in range(4)]
-    np.testing.assert_allclose(left_out, expected, rtol=1e-5, atol=1e-6)
+    def bound(log_weight):
+        return np.log(np.exp(log_weight).mean(0))
+
+    left_out = np.mean([bound(np.delete(LOG_WEIGHT, k, 0)) for k in range(4)], 0)
+    with double_precision(backend):
+        jackknife = value(backend, backend.api.JVI())
+    np.testing.assert_allclose(jackknife, 4 * bound(LOG_WEIGHT) - 3 * left_out, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["IWAESTL", "DReG", "GDReG", "RWS", "RWSDReG"])
-def test_estimators_have_the_value_of_iwae(backend, name):
-    options = {"num_particles": 4}
-    iwae, other = values(
-        backend, TWO, backend.api.IWAE(**options), getattr(backend.api, name)(**options)
-    )
-    np.testing.assert_allclose(other, iwae, rtol=1e-10)
+def test_the_value_of_equation_14(backend):
+    with double_precision(backend):
+        weighted = value(backend, backend.api.NormalisedIWAE())
+    expected = (softmax(LOG_WEIGHT, 0) * LOG_WEIGHT).sum(0)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -287,7 +287,7 @@ def test_what_the_mask_hides_has_no_influence(backend, name):
     """Neither on the value nor on the gradient."""
     objective = getattr(backend.api, name)(num_particles=2)
     first, *others = (
-        np.append(*loss_and_gradient(backend, objective, ONE, x, mask=MASK)[::-1])
+        np.hstack(loss_and_gradient(backend, objective, ONE, x, mask=MASK))
         for x in (np.where(MASK, X, filler) for filler in (0.0, -1e6, np.nan))
     )
     assert np.isfinite(first).all()
@@ -298,22 +298,125 @@ def test_what_the_mask_hides_has_no_influence(backend, name):
 # --- other guides and priors ----------------------------------------------------------------
 
 
-def with_sites(backend, prior, proposal):
-    """A program with one latent of a prior and a guide `fn(dist, param)`, and two parameters."""
-    clear_parameters(backend)
-    ppl = words(backend)
+@dataclass(frozen=True, eq=False)
+class OneSite:
+    """In place of a `Chain`, a program with any prior and guide: functions of `dist` and params."""
 
-    def param(name):
-        return ppl.param(name, real(backend, {"a": 0.4, "b": 0.9}[name]) + 0.0)
+    parameters: dict
+    prior: Callable
+    proposal: Callable
 
-    def model(x):
-        with ppl.plate("rows", x.shape[0]):
-            z = ppl.sample("z", prior(ppl.dist, param, 0 * x[:, 0]))
-            loc = z[..., None] * real(backend, ONE.parameters["weight"])
-            ppl.sample("x", ppl.dist.Normal(loc, 1.0).to_event(1), obs=x)
+    def on(self, backend):
+        return {name: real(backend, value) for name, value in self.parameters.items()}
 
-    def guide(x):
-        with ppl.plate("rows", x.shape[0]):
-            ppl.sample("z", proposal(ppl.dist, param, x[:, 0]))
+    def pair(self, backend):
+        first = self.on(backend)
+        ppl, weight = words(backend), real(backend, ONE.parameters["weight"])
+        params = {name: lambda name=name: ppl.param(name, first[name] + 0.0) for name in first}
 
-    return model, guide
+        def model(x):
+            with ppl.plate("rows", x.shape[0]):
+                z = ppl.sample("z", self.prior(ppl.dist, params, 0 * x[:, 0]))
+                ppl.sample("x", ppl.dist.Normal(z[..., None] * weight, 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            with ppl.plate("rows", x.shape[0]):
+                ppl.sample("z", self.proposal(ppl.dist, params, x[:, 0]))
+
+        return model, guide
+
+
+def test_reweighted_wake_sleep_fits_a_discrete_guide(backend):
+    """The gradient of -KL(p || q) for a site of two values; the bias is below the noise."""
+    site = OneSite(
+        {"gain": np.array(0.7)},
+        lambda dist, params, zero: dist.Bernoulli(0.3 + zero),
+        lambda dist, params, x: dist.Bernoulli(logits=params["gain"]() * x),
+    )
+    weight = ONE.parameters["weight"]
+    posterior = expit(np.log(0.3 / 0.7) + X @ weight - 0.5 * weight @ weight)
+    exact = ((posterior - expit(0.7 * X[:, 0])) * X[:, 0]).sum()
+    with double_precision(backend):
+        draws = gradients(backend, backend.api.RWS(num_particles=4000), site, X, 30)
+    assert_unbiased(draws, np.array([exact]))
+
+
+def test_a_draw_moves_with_a_transformed_prior(backend):
+    """As the host's own sampler does: GDReG has the mean of DReG."""
+    site = OneSite(
+        {"a": np.array(0.4), "b": np.array(0.9)},
+        lambda dist, params, zero: dist.LogNormal(params["a"]() + zero, params["b"]()),
+        lambda dist, params, x: dist.LogNormal(0.1 * x, 1.0),
+    )
+    x = np.tile(X, (COPIES, 1))
+    with double_precision(backend):
+        dreg, gdreg = (
+            gradients(backend, getattr(backend.api, n)(num_particles=2), site, x, 60) / COPIES
+            for n in ("DReG", "GDReG")
+        )
+    noise = np.sqrt((dreg.var(0) + gdreg.var(0)) / 60)
+    assert (np.abs(dreg.mean(0) - gdreg.mean(0)) < 4.5 * noise).all()  # false alarms: 3e-5
+    assert not np.allclose(dreg, gdreg)
+
+
+def test_a_prior_of_another_family_is_named(backend):
+    site = OneSite(
+        {"a": np.array(1.4)},
+        lambda dist, params, zero: dist.Gamma(params["a"]() + zero, 1.0),
+        lambda dist, params, x: dist.LogNormal(x, 1.0),
+    )
+    with pytest.raises(NotImplementedError, match=r"site 'z' from a Gamma.*Use DReG\(\)"):
+        loss_and_gradient(backend, backend.api.GDReG(num_particles=2), site, X)
+    loss, gradient = loss_and_gradient(backend, backend.api.DReG(num_particles=2), site, X)
+    assert np.isfinite([loss, *gradient]).all()
+
+
+@pytest.mark.parametrize("name", sorted({*ALL} - {"RWS"}))
+def test_a_site_without_gradient_is_named(backend, name):
+    site = OneSite(
+        {"gain": np.array(0.7)},
+        lambda dist, params, zero: dist.Bernoulli(0.3 + zero),
+        lambda dist, params, x: dist.Bernoulli(logits=params["gain"]() * x),
+    )
+    with pytest.raises(ValueError, match=r"Sites \['z'\].*no reparameterised sampler"):
+        loss_and_gradient(backend, getattr(backend.api, name)(num_particles=2), site, X)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bad_numbers_of_particles(backend, name):
+    for number in (0, 2.0):
+        with pytest.raises(
+            ValueError, match=f"num_particles must be an integer >= 1, got {number}"
+        ):
+            getattr(backend.api, name)(num_particles=number)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("JVI", {"num_particles": 1}, "num_particles must be at least 2, to leave one out, got 1"),
+        ("CIWAE", {"beta": 1.2}, r"beta must be between 0 \(IWAE\) and 1 \(ELBO\).*got 1.2"),
+        ("CIWAE", {"beta": -0.1}, r"beta must be between.*got -0.1"),
+        ("CIWAE", {"beta": "half"}, r"beta must be between.*got 'half'"),
+        ("Renyi", {"alpha": float("inf")}, "alpha must be a finite number, got inf"),
+        ("Renyi", {"alpha": "one"}, "alpha must be a finite number, got 'one'"),
+        ("DReG", {"kl_weight": -1.0}, "kl_weight must be a number of at least 0"),
+    ],
+)
+def test_bad_settings(backend, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(backend.api, name)(**options)
+
+
+def test_pyros_svi_evaluates_without_gradients():
+    """Though the objective takes derivatives by itself."""
+    pytest.importorskip("pyro")
+    import pyro
+    from conftest import PyroBackend
+
+    backend = PyroBackend()
+    for name in DOUBLY:
+        pyro.clear_param_store()
+        objective, optimiser = getattr(backend.api, name)(), pyro.optim.Adam({"lr": 1e-2})
+        svi = pyro.infer.SVI(*ONE.pair(backend), optimiser, objective)
+        assert np.isfinite(svi.evaluate_loss(real(backend, X)))

@@ -5,15 +5,15 @@ Shapes: K particles, B rows.
 
 from typing import Any
 
-from pyro.distributions import (
+from pyro.distributions import MaskedDistribution
+from torch import Tensor
+from torch.distributions import (
     Cauchy,
     Independent,
     Laplace,
-    MaskedDistribution,
     Normal,
     TransformedDistribution,
 )
-from torch import Tensor
 
 from ppl_vae.inference.pyro.doubly_reparameterised import Draws, DReG
 from ppl_vae.inference.pyro.objectives import Sites, log_prob
