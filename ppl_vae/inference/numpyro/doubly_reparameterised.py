@@ -3,7 +3,6 @@
 Shapes: K particles, B rows.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from jax import Array, lax
@@ -65,10 +64,9 @@ class DReG(IWAE):
         """Return the bound of each row, shape (B,)."""
         z = draw(key, program, self.num_particles)
         fixed = lax.stop_gradient(z)
-        held = replace(program, params=lax.stop_gradient(program.params))
         terms = log_terms(program, fixed)
         log_weight = self.weigh(terms)
-        slope = slopes(lambda z: self.weigh(log_terms(held, z)), fixed)
+        slope = slopes(lambda z: self.weigh(log_terms(program, z)), fixed)
         draws = Draws(fixed, terms, shares(log_weight), slope)
 
         along_path = inner(slope, z)

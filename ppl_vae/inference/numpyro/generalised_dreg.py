@@ -3,7 +3,6 @@
 Shapes: K particles, B rows.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -51,9 +50,8 @@ class GDReG(DReG):
     def through_model(self, program: Program, draws: Draws) -> Array:
         """Return what has the gradient for the model, shape (K, B)."""
         z, share = draws.z, draws.share
-        held = replace(program, params=lax.stop_gradient(program.params))
-        slope_q = slopes(lambda z: log_terms(held, z).log_q, z)
-        slope_p = slopes(lambda at: log_prior_at(held, z, at), z)
+        slope_q = slopes(lambda z: log_terms(program, z).log_q, z)
+        slope_p = slopes(lambda at: log_prior_at(program, z, at), z)
         redrawn = redraw_all(program, z)
 
         of_densities = inner(slope_q, redrawn) - inner(slope_p, redrawn)
