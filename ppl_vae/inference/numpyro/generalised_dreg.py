@@ -105,7 +105,7 @@ def _redraw_transformed(name: str, d: Any, z: Array) -> Array:
     inverse = z
     for transform in reversed(d.transforms):
         inverse = transform.inv(inverse)
-    z = redraw(name, d.base_dist, lax.stop_gradient(inverse))
+    z = redraw(name, d.base_dist, inverse)
     for transform in d.transforms:
         z = transform(z)
     return z

@@ -103,7 +103,7 @@ def _redraw_transformed(name: str, d: Any, z: Tensor) -> Tensor:
     inverse = z
     for transform in reversed(d.transforms):
         inverse = transform.inv(inverse)
-    z = redraw(name, d.base_dist, inverse.detach())
+    z = redraw(name, d.base_dist, inverse)
     for transform in d.transforms:
         z = transform(z)
     return z
