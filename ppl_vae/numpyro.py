@@ -27,13 +27,17 @@ from ppl_vae.inference.numpyro.diagnostics import (
     mcse_mean,
     rhat,
 )
+from ppl_vae.inference.numpyro.doubly_reparameterised import DReG
 from ppl_vae.inference.numpyro.estimators import conditional_log_likelihood, log_likelihood
 from ppl_vae.inference.numpyro.forward_kl import ForwardKL
+from ppl_vae.inference.numpyro.generalised_dreg import GDReG
 from ppl_vae.inference.numpyro.grid_posterior import grid_posterior
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.hmc_refresh import HMCRefreshKernel
-from ppl_vae.inference.numpyro.importance_weighted import IWAE
+from ppl_vae.inference.numpyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
+from ppl_vae.inference.numpyro.interpolated_bounds import CIWAE, Renyi
+from ppl_vae.inference.numpyro.jackknife import JVI
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.likelihood import register_rule
 from ppl_vae.inference.numpyro.map_start import map_start
@@ -44,6 +48,7 @@ from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.numpyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
@@ -53,9 +58,13 @@ from ppl_vae.models.numpyro.networks import masked_encoder
 from ppl_vae.models.numpyro.vae import VAE
 
 __all__ = [
+    "CIWAE",
     "ELBO",
     "IWAE",
+    "IWAESTL",
+    "JVI",
     "MCMC",
+    "RWS",
     "STL",
     "VAE",
     "ACMWGKernel",
@@ -63,8 +72,10 @@ __all__ = [
     "ClippedPseudoGibbsKernel",
     "ConditionalModel",
     "Convergence",
+    "DReG",
     "Fitted",
     "ForwardKL",
+    "GDReG",
     "HMCRefreshKernel",
     "HistoricalLAIRKernel",
     "LAIRKernel",
@@ -72,9 +83,12 @@ __all__ = [
     "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
+    "NormalisedIWAE",
     "Objective",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
+    "RWSDReG",
+    "Renyi",
     "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
     "annealed",

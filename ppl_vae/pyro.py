@@ -24,13 +24,17 @@ from ppl_vae.inference.pyro.diagnostics import (
     mcse_mean,
     rhat,
 )
+from ppl_vae.inference.pyro.doubly_reparameterised import DReG
 from ppl_vae.inference.pyro.estimators import conditional_log_likelihood, log_likelihood
 from ppl_vae.inference.pyro.forward_kl import ForwardKL
+from ppl_vae.inference.pyro.generalised_dreg import GDReG
 from ppl_vae.inference.pyro.grid_posterior import grid_posterior
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.hmc_refresh import HMCRefreshKernel
-from ppl_vae.inference.pyro.importance_weighted import IWAE
+from ppl_vae.inference.pyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
+from ppl_vae.inference.pyro.interpolated_bounds import CIWAE, Renyi
+from ppl_vae.inference.pyro.jackknife import JVI
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.likelihood import register_rule
 from ppl_vae.inference.pyro.map_start import map_start
@@ -41,6 +45,7 @@ from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.pyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
@@ -51,9 +56,13 @@ from ppl_vae.models.pyro.networks import masked_encoder
 from ppl_vae.models.pyro.vae import VAE
 
 __all__ = [
+    "CIWAE",
     "ELBO",
     "IWAE",
+    "IWAESTL",
+    "JVI",
     "MCMC",
+    "RWS",
     "STL",
     "VAE",
     "ACMWGKernel",
@@ -61,8 +70,10 @@ __all__ = [
     "ClippedPseudoGibbsKernel",
     "ConditionalModel",
     "Convergence",
+    "DReG",
     "Fitted",
     "ForwardKL",
+    "GDReG",
     "HMCRefreshKernel",
     "HistoricalLAIRKernel",
     "LAIRKernel",
@@ -70,9 +81,12 @@ __all__ = [
     "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
+    "NormalisedIWAE",
     "Objective",
     "PriorResamplingKernel",
     "PseudoGibbsKernel",
+    "RWSDReG",
+    "Renyi",
     "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
     "annealed",

@@ -1,87 +1,18 @@
 """Objectives against quadrature and closed forms: values, gradients, masks, mini-batches."""
 
 import importlib
-from functools import lru_cache
 
 import numpy as np
 import pytest
 from gaussian_chains import BIAS, NOISE, ONE, TWO, WEIGHT, flat
 from host_words import words
 from kernel_parts import both_backends, double_precision, real
-from oracles import LinearGaussian, largest_score
+from objective_runs import assert_unbiased, gradients, losses, pyro_gradients
+from oracles import LinearGaussian
 
 RNG = np.random.default_rng(0)
 X = 1.5 * RNG.normal(size=(6, 3))
 MASK = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
-
-
-def losses(backend, objective, pair, x=X, seeds=(0,), **kwargs):
-    """The loss for each seed."""
-    x, kwargs = given(backend, x, kwargs)
-    if backend.name == "numpyro":
-        import jax
-
-        loss = jax.jit(lambda key, x, kwargs: objective.loss(key, {}, *pair, x, **kwargs))
-        return np.array([loss(jax.random.key(seed), x, kwargs) for seed in seeds])
-    import pyro
-
-    values = []
-    for seed in seeds:
-        pyro.clear_param_store()
-        pyro.set_rng_seed(seed)
-        values.append(objective.loss(*pair, x, **kwargs))
-    return np.array(values)
-
-
-def gradients(backend, objective, chain, x=X, num_draws=600, **kwargs):
-    """Gradients of minus the loss, (num_draws, parameters), in the order of `flat`."""
-    x, kwargs = given(backend, x, kwargs)
-    if backend.name == "pyro":
-        pair = chain.pair(backend)
-        return -np.array(list(pyro_gradients(objective.loss_and_grads, pair, x, num_draws, kwargs)))
-    from jax import random
-
-    keys = random.split(random.key(int(np.abs(x).sum() * 1e6)), num_draws)  # other rows, other keys
-    draws = numpyro_gradients(backend, objective, chain)(chain.on(backend), keys, x, kwargs)
-    draws = {name: np.asarray(g).reshape(num_draws, -1) for name, g in draws.items()}
-    return -np.concatenate([draws[name] for name in sorted(draws)], 1)
-
-
-@lru_cache
-def numpyro_gradients(backend, objective, chain):
-    """Gradients of the loss, compiled once for each shape of the data."""
-    import jax
-
-    pair = chain.pair(backend)
-    gradient = jax.grad(lambda p, key, x, kwargs: objective.loss(key, p, *pair, x, **kwargs))
-    return jax.jit(jax.vmap(gradient, (None, 0, None, None)))
-
-
-def pyro_gradients(loss_and_grads, pair, x, num_draws, kwargs):
-    """Gradients of the loss by Pyro's own interface, one for each draw."""
-    import pyro
-
-    pyro.clear_param_store()
-    pyro.set_rng_seed(int(x.abs().sum() * 1e6))  # other rows, other draws
-    store = pyro.get_param_store()
-    for _ in range(num_draws):
-        for name in store:
-            store[name].unconstrained().grad = None
-        loss_and_grads(*pair, x, **kwargs)
-        grads = {n: store[n].unconstrained().grad for n in store}
-        yield flat({n: np.zeros(()) if g is None else g.numpy().copy() for n, g in grads.items()})
-
-
-def given(backend, x, kwargs):
-    kwargs = {k: backend.array(np.array(v)) if k == "mask" else v for k, v in kwargs.items()}
-    return real(backend, x), kwargs
-
-
-def assert_unbiased(draws, truth):
-    """False alarms: 1e-5 a call, by the normal law of means of 600 draws."""
-    error = draws.std(0, ddof=1) / np.sqrt(len(draws))
-    scores = (draws.mean(0) - truth) / np.maximum(error, 1e-6)
-    assert np.abs(scores).max() < largest_score(len(truth)), scores
 
 
 # --- gradients ------------------------------------------------------------------------------
@@ -110,7 +41,7 @@ def test_gradients_are_unbiased(backend, case):
     )
     with double_precision(backend):
         objective = getattr(backend.api, name)(**options)
-        draws = gradients(backend, objective, chain, mask=MASK)
+        draws = gradients(backend, objective, chain, X, mask=MASK)
     assert_unbiased(draws, exact)
 
 
@@ -120,8 +51,8 @@ def test_stl_has_no_variance_at_the_posterior(backend, chain):
     exact = chain.with_exact_guide()
     is_guide = flat({n: np.full(np.shape(v), n != "weight") for n, v in exact.parameters.items()})
     with double_precision(backend):
-        stl = gradients(backend, backend.api.STL(), exact, num_draws=20)[:, is_guide]
-        elbo = gradients(backend, backend.api.ELBO(), exact, num_draws=20)[:, is_guide]
+        stl = gradients(backend, backend.api.STL(), exact, X, num_draws=20)[:, is_guide]
+        elbo = gradients(backend, backend.api.ELBO(), exact, X, num_draws=20)[:, is_guide]
     assert np.abs(stl).max() < 1e-8
     assert elbo.std(0).min() > 0.05
 
@@ -226,7 +157,7 @@ def test_one_particle_is_the_elbo(backend):
     for chain in (ONE, TWO):
         pair = chain.pair(backend)
         elbo, stl, iwae = (
-            losses(backend, objective, pair, seeds=range(3), mask=MASK)
+            losses(backend, objective, pair, X, seeds=range(3), mask=MASK)
             for objective in (api.ELBO(), api.STL(), api.IWAE(num_particles=1))
         )
         np.testing.assert_allclose(elbo, iwae, rtol=1e-6)
@@ -254,7 +185,7 @@ def test_divergences_are_exact(backend):
     divergence = 0.5 * (shift**2 + scale**2 - 1) - np.log(scale)
     with double_precision(backend):
         objective = backend.api.AnalyticELBO()
-        loss = losses(backend, objective, ONE.pair(backend), seeds=range(3), mask=nothing)
+        loss = losses(backend, objective, ONE.pair(backend), X, seeds=range(3), mask=nothing)
     np.testing.assert_allclose(loss, len(X) * divergence, rtol=1e-10)
 
 
@@ -276,7 +207,7 @@ def test_the_encoder_is_run_once_for_all_particles(backend):
 
     objective = backend.api.IWAE(num_particles=5)
     if backend.name == "pyro":
-        losses(backend, objective, (model, guide))
+        losses(backend, objective, (model, guide), X)
         assert encoded == [(6, 17)]
         return
     import jax
@@ -325,7 +256,7 @@ def test_a_divergence_without_closed_form_names_the_site(backend):
         backend, lambda dist, x: [("z1", dist.StudentT(3.0, x, 1.0)), ("z2", dist.Normal(x, 1.0))]
     )
     with pytest.raises(NotImplementedError, match=r"'z1'.*StudentT in the guide, Normal.*ELBO\(\)"):
-        losses(backend, backend.api.AnalyticELBO(), pair)
+        losses(backend, backend.api.AnalyticELBO(), pair, X)
 
 
 def test_a_divergence_needs_one_order(backend):
@@ -333,8 +264,8 @@ def test_a_divergence_needs_one_order(backend):
         backend, lambda dist, x: [("z2", dist.Normal(x, 1.0)), ("z1", dist.Normal(x, 1.0))]
     )
     with pytest.raises(ValueError, match=r"\['z2', 'z1'\].*\['z1', 'z2'\].*same order"):
-        losses(backend, backend.api.AnalyticELBO(), pair)
-    assert np.isfinite(losses(backend, backend.api.ELBO(), pair)).all()
+        losses(backend, backend.api.AnalyticELBO(), pair, X)
+    assert np.isfinite(losses(backend, backend.api.ELBO(), pair, X)).all()
 
 
 @pytest.mark.parametrize("name", ["ELBO", "STL", "AnalyticELBO", "IWAE"])
@@ -343,7 +274,7 @@ def test_a_site_without_gradient_is_named(backend, name):
         backend, lambda dist, x: [("z1", dist.Normal(x, 1.0)), ("z2", dist.Poisson(1.0 + x**2))]
     )
     with pytest.raises(ValueError, match=r"Sites \['z2'\].*no reparameterised sampler"):
-        losses(backend, getattr(backend.api, name)(), pair)
+        losses(backend, getattr(backend.api, name)(), pair, X)
 
 
 @pytest.mark.parametrize("name", ["ELBO", "IWAE"])
@@ -351,4 +282,4 @@ def test_a_schedule_needs_the_step(backend, name):
     schedules = importlib.import_module("ppl_vae.schedules")
     objective = getattr(backend.api, name)(kl_weight=schedules.Linear(0.0, 1.0, 10))
     with pytest.raises(ValueError, match=r"kl_weight.*Linear.*svi\.step\(x, step=i\)"):
-        losses(backend, objective, ONE.pair(backend))
+        losses(backend, objective, ONE.pair(backend), X)

@@ -13,7 +13,15 @@ from ppl_vae.schedules import Constant, Cosine, Cyclic, Linear, Schedule, at_ste
 RNG = np.random.default_rng(0)
 X = (RNG.random((24, 6)) < 0.4).astype("float32")
 MASK = RNG.random(X.shape) < 0.6
-NAMES = ["analytic-elbo", "elbo", "forward-kl", "iwae", "stl"]
+NAMES = [
+    "analytic-elbo", "ciwae", "dreg", "elbo", "forward-kl", "gdreg", "iwae", "iwae-stl", "jvi",
+    "normalised-iwae", "renyi", "rws", "rws-dreg", "stl",
+]  # fmt: skip
+UNWEIGHTED = ["ForwardKL", "RWS", "RWSDReG"]
+WEIGHTED = [
+    "ELBO", "STL", "AnalyticELBO", "IWAE", "NormalisedIWAE", "IWAESTL", "DReG", "GDReG", "CIWAE",
+    "Renyi", "JVI",
+]  # fmt: skip
 SMALL = {"num_steps": 12, "batch_size": 8, "mask": MASK}
 
 
@@ -57,9 +65,9 @@ def test_the_names(backend):
         backend.fit(small_vae(backend), X, objective="iwea", **SMALL)
 
 
-@pytest.mark.parametrize("name", ["ELBO", "STL", "AnalyticELBO", "IWAE", "ForwardKL"])
+@pytest.mark.parametrize("name", UNWEIGHTED + WEIGHTED)
 def test_the_hosts_svi_takes_every_objective(backend, name):
-    schedule = {} if name == "ForwardKL" else {"kl_weight": Linear(0.0, 1.0, 10)}
+    schedule = {} if name in UNWEIGHTED else {"kl_weight": Linear(0.0, 1.0, 10)}
     objective = getattr(backend.api, name)(**schedule)
     losses = hosts_svi(backend, small_vae(backend), objective, num_steps=30)
     assert np.isfinite(losses).all()

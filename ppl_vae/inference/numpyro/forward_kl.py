@@ -18,7 +18,7 @@ class ForwardKL(Objective):
     data: it covers all modes, and fits a guide to incomplete rows if it is trained with masks.
     Of the batch, it uses the number of rows, the masks and the further arguments (labels), and
     not the data. No gradient reaches the model. Latents may be discrete. This is the sleep phase
-    of Hinton et al. (1995); Bornschein and Bengio (2015), Reweighted wake-sleep, section 2.2,
+    of Hinton et al. (1995); Bornschein and Bengio (2015), Reweighted wake-sleep,
     https://arxiv.org/abs/1406.2751.
 
     Args:

@@ -1,17 +1,31 @@
 """The objectives that `fit(objective=...)` knows by name."""
 
 from ppl_vae.inference.numpyro.analytic_elbo import AnalyticELBO
+from ppl_vae.inference.numpyro.doubly_reparameterised import DReG
 from ppl_vae.inference.numpyro.forward_kl import ForwardKL
-from ppl_vae.inference.numpyro.importance_weighted import IWAE
+from ppl_vae.inference.numpyro.generalised_dreg import GDReG
+from ppl_vae.inference.numpyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
+from ppl_vae.inference.numpyro.interpolated_bounds import CIWAE, Renyi
+from ppl_vae.inference.numpyro.jackknife import JVI
 from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
+from ppl_vae.inference.numpyro.reweighted_wake_sleep import RWS, RWSDReG
 
 __all__ = ["OBJECTIVES", "find_objective"]
 
 OBJECTIVES = {
     "analytic-elbo": AnalyticELBO,
+    "ciwae": CIWAE,
+    "dreg": DReG,
     "elbo": ELBO,
     "forward-kl": ForwardKL,
+    "gdreg": GDReG,
     "iwae": IWAE,
+    "iwae-stl": IWAESTL,
+    "jvi": JVI,
+    "normalised-iwae": NormalisedIWAE,
+    "renyi": Renyi,
+    "rws": RWS,
+    "rws-dreg": RWSDReG,
     "stl": STL,
 }
 """Each with its defaults."""

@@ -130,7 +130,7 @@ class STL(ELBO):
 
     The value is that of `ELBO`. What is left out of its gradient has mean zero; what remains has
     no variance where q is the posterior. Roeder, Wu and Duvenaud (2017), Sticking the landing,
-    section 3, https://arxiv.org/abs/1703.09194.
+    https://arxiv.org/abs/1703.09194.
 
     Args:
         num_particles: draws a row, K.

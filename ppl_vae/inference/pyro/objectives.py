@@ -134,7 +134,7 @@ class STL(ELBO):
 
     The value is that of `ELBO`. What is left out of its gradient has mean zero; what remains has
     no variance where q is the posterior. Roeder, Wu and Duvenaud (2017), Sticking the landing,
-    section 3, https://arxiv.org/abs/1703.09194.
+    https://arxiv.org/abs/1703.09194.
 
     Args:
         num_particles: draws a row, K.
@@ -163,24 +163,35 @@ class STL(ELBO):
 
 
 def draw_particles(program: Program, num_particles: int) -> Sites:
-    """Draw z_k ~ q(z | x_o), refusing sites through which no gradient flows.
+    """Draw z_k ~ q(z | x_o), refusing sites through which no gradient flows."""
+    sites = draw_sites(program, num_particles)
+    require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
+    return sites
+
+
+def draw_sites(program: Program, num_particles: int) -> Sites:
+    """Draw z_k ~ q(z | x_o).
 
     Values are (K, B, ...), or (B, ...) for one particle. A guide with one site is run once; one
     with several, which may hang together, is run on K copies of the rows.
     """
     sites = program.trace_guide(program.x_obs)
-    require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
     if num_particles == 1:
         return sites
     if len(sites) > 1:
         return program.trace_guide(program.x_obs.expand(num_particles, *program.x_obs.shape))
     ((name, site),) = sites.items()
-    return {name: {**site, "value": site["fn"].rsample(torch.Size((num_particles,)))}}
+    return {name: {**site, "value": site["fn"](torch.Size((num_particles,)))}}
 
 
 def at_fixed_values(program: Program, guide: Sites, num_particles: int) -> Sites:
     """Return the guide's sites at the same values, through which no gradient flows."""
     z = {name: value.detach() for name, value in values(guide).items()}
+    return at_values(program, guide, z, num_particles)
+
+
+def at_values(program: Program, guide: Sites, z: Latents, num_particles: int) -> Sites:
+    """Return the guide's sites at other values."""
     if len(guide) > 1:  # a site's distribution depends on the values before it
         lead = () if num_particles == 1 else (num_particles,)
         return program.trace_guide(program.x_obs.expand(*lead, *program.x_obs.shape), z=z)

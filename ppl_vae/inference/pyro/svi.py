@@ -86,7 +86,8 @@ def fit(
         *args: further arguments of model and guide; tensors with one entry a row are cut into the
             same mini-batches.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
-        objective: "elbo", "analytic-elbo", "stl", "iwae" or "forward-kl", or an objective of
+        objective: "elbo", "analytic-elbo", "stl", "iwae", "normalised-iwae", "iwae-stl", "dreg",
+            "gdreg", "rws", "rws-dreg", "jvi", "ciwae", "renyi" or "forward-kl", or an objective of
             `ppl_vae.pyro`, whose schedules get the step from here.
         num_steps: gradient steps (Adam).
         batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is

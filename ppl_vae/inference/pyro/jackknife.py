@@ -1,0 +1,66 @@
+"""The importance-weighted bound with its bias of first order taken off.
+
+Shapes: K particles, B rows.
+"""
+
+from math import inf, log
+
+import torch
+from torch import Tensor
+
+from ppl_vae.inference.pyro.importance_weighted import IWAE
+from ppl_vae.inference.pyro.particles import log_mean_exp
+from ppl_vae.inference.pyro.program import Program
+from ppl_vae.schedules import Schedule
+
+__all__ = ["JVI"]
+
+
+class JVI(IWAE):
+    """The jackknife of the importance-weighted bound, nearer to log p(x_o) and no bound.
+
+        K L_K - (K - 1) (1/K) sum_k L_(K-1, without k),  L = log mean of the weights
+
+    What L_K is too small by falls as 1 / K, what remains here as 1 / K^2. Nowozin (2018), Debiasing
+    evidence approximations, https://openreview.net/forum?id=HyZoi-WRb.
+
+    Args:
+        num_particles: draws a row, K, at least 2.
+        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        site: name of the data site.
+
+    Raises:
+        ValueError: if `num_particles` is below 2; else as `IWAE`.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.pyro import JVI, VAE, fit
+        >>> pyro.set_rng_seed(0)
+        >>> x, objective = digits(binary=True).x_train, JVI(num_particles=5)
+        >>> fit(VAE((64,), 4), x, objective=objective, num_steps=20).losses.shape
+        (20,)
+    """
+
+    def __init__(
+        self, *, num_particles: int = 50, kl_weight: float | Schedule = 1.0, site: str = "x"
+    ) -> None:
+        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        if num_particles < 2:
+            raise ValueError(
+                f"num_particles must be at least 2, to leave one out, got {num_particles!r}."
+            )
+
+    def value(self, program: Program) -> Tensor:
+        """Return the estimate of each row, shape (B,)."""
+        log_weight = self.log_weight(program)
+        num = self.num_particles
+        left_out = log_mean_without_each(log_weight).mean(0)
+        return num * log_mean_exp(log_weight) - (num - 1) * left_out
+
+
+def log_mean_without_each(log_weight: Tensor) -> Tensor:
+    """Return log of the mean of the other weights for each k, shape (K, B)."""
+    num = len(log_weight)
+    left_out = torch.eye(num, dtype=torch.bool, device=log_weight.device)[:, :, None]
+    return log_weight.expand(num, -1, -1).masked_fill(left_out, -inf).logsumexp(1) - log(num - 1)

@@ -1,0 +1,96 @@
+"""Reweighted wake-sleep: the guide follows the posterior, and not the bound.
+
+Shapes: K particles, B rows.
+"""
+
+from torch import Tensor
+
+from ppl_vae.inference.pyro.doubly_reparameterised import DReG
+from ppl_vae.inference.pyro.objectives import Objective, check_num_particles, values
+from ppl_vae.inference.pyro.particles import (
+    draw_without_gradient,
+    log_mean_exp,
+    log_terms,
+    shares,
+    with_gradient_of,
+)
+from ppl_vae.inference.pyro.program import Program
+
+__all__ = ["RWS", "RWSDReG"]
+
+
+class RWS(Objective):
+    """Reweighted wake-sleep, its wake phase for model and guide.
+
+        sum_k s_k (d log p(x_o, z_k) / d theta + d log q(z_k | x) / d phi),  s_k = w_k / sum_j w_j
+
+    The value is that of `IWAE`, and so is the gradient for the model; the gradient for the guide
+    is, as K grows, that of -KL(p(z | x_o) || q(z | x)), so that the guide covers all modes. Latents
+    may be discrete. The sleep phase is `ForwardKL`. Bornschein and Bengio (2015), Reweighted
+    wake-sleep, https://arxiv.org/abs/1406.2751.
+
+    Args:
+        num_particles: draws a row, K; with one, the gradient for the guide has mean zero.
+        site: name of the data site.
+
+    Raises:
+        ValueError: if `num_particles` is below 1.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.pyro import RWS, VAE, fit
+        >>> pyro.set_rng_seed(0)
+        >>> x, objective = digits(binary=True).x_train, RWS(num_particles=5)
+        >>> fit(VAE((64,), 4), x, objective=objective, num_steps=20).losses.shape
+        (20,)
+    """
+
+    def __init__(self, *, num_particles: int = 50, site: str = "x") -> None:
+        super().__init__(site=site)
+        self.num_particles = check_num_particles(num_particles)
+
+    def value(self, program: Program) -> Tensor:
+        """Return the bound of each row, shape (B,)."""
+        guide = draw_without_gradient(program, self.num_particles)
+        model = program.trace_model(z=values(guide))
+        log_observed, log_prior, log_q = log_terms(program, model, guide, self.num_particles)
+        log_weight = log_observed + log_prior - log_q
+        surrogate = shares(log_weight) * (log_observed + log_prior + log_q)
+        return with_gradient_of(log_mean_exp(log_weight), surrogate.sum(0))
+
+
+class RWSDReG(DReG):
+    """Reweighted wake-sleep, its gradient for the guide reparameterised twice.
+
+        sum_k (s_k - s_k^2)  d log w_k / d z_k  d z_k / d phi,  s_k = w_k / sum_j w_j
+
+    The value is that of `IWAE`, the gradient for the model that of `RWS`, the gradient for the
+    guide has the mean of that of `RWS`, and no noise where q is the posterior. Tucker, Lawson, Gu
+    and Maddison (2019), Doubly reparameterized gradient estimators,
+    https://arxiv.org/abs/1810.04152.
+
+    Args:
+        num_particles: draws a row, K; with one, the gradient for the guide is zero.
+        site: name of the data site.
+
+    Raises:
+        ValueError: if `num_particles` is below 1; when run, if a site of the guide cannot be
+            reparameterised.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.datasets import digits
+        >>> from ppl_vae.pyro import RWSDReG, VAE, fit
+        >>> pyro.set_rng_seed(0)
+        >>> x, objective = digits(binary=True).x_train, RWSDReG(num_particles=5)
+        >>> fit(VAE((64,), 4), x, objective=objective, num_steps=20).losses.shape
+        (20,)
+    """
+
+    def __init__(self, *, num_particles: int = 50, site: str = "x") -> None:
+        super().__init__(num_particles=num_particles, site=site)
+
+    def guide_coefficient(self, share: Tensor) -> Tensor:
+        """Return what multiplies d log w_k / d z_k d z_k / d phi, shape (K, B)."""
+        return share - share**2
