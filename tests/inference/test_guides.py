@@ -57,6 +57,30 @@ def test_densities(backend, ppl, family, kind):
     np.testing.assert_allclose(found, law.logpdf(Z).sum(1), rtol=1e-6)
 
 
+def test_tempered_beta_sites(backend, ppl):
+    """Beta(a, b) at temperature 2: Beta(a / 4, b / 4)."""
+    a, b = 1 + np.abs(X[:, :2]), 3 + np.abs(X[:, 2:4])
+
+    def guide(x):
+        with ppl.plate("rows", x.shape[0]):
+            site = ppl.dist.Beta(1 + abs(x[:, :2]), 3 + abs(x[:, 2:4]))
+            ppl.sample("z", site.to_event(1))
+
+    z = stats.norm.cdf(Z)
+    with double_precision(backend):
+        model = backend.programs.linear_gaussian(TRUTH)[0]
+        x, mask = backend.array(X), backend.array(MASK)
+        program = module(backend, "program").Program(
+            model, backend.api.tempered(guide, 2.0), x, mask
+        )
+        at = chains(backend, {"z": backend.array(z)})
+        found = one_chain(backend, program.log_proposal(at, chains(backend, x)))
+    np.testing.assert_allclose(found, stats.beta(a / 4, b / 4).logpdf(z).sum(1), rtol=1e-6)
+    law, wide = stats.beta(a, b), stats.beta(a / 4, b / 4)
+    np.testing.assert_allclose(wide.mean(), law.mean())
+    assert (wide.std() > 1.5 * law.std()).all()
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize("kind", ["tempered", "annealed"])
 def test_kernels_stay_exact(backend, ppl, kind):

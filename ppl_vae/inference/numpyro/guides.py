@@ -19,10 +19,12 @@ __all__ = ["annealed", "tempered"]
 
 
 def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any]:
-    """Return the guide with the scales of its latent sites multiplied by `temperature`.
+    """Return the guide with the scales of its latent sites multiplied by a temperature t.
+
+    A Beta(a, b) site becomes Beta(a / t^2, b / t^2), of the same mean and about t times the scale.
 
     Args:
-        guide: its latent sites normal or Student-t, of any shape.
+        guide: its latent sites normal, Student-t or Beta, of any shape.
         temperature: above 0; 1 changes nothing.
 
     Raises:
@@ -42,6 +44,11 @@ def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any
 
     def wider(d: dist.Distribution, mask: Array) -> dist.Distribution:
         del mask
+        entry = _entry_of(d)
+        if isinstance(entry, dist.Beta):
+            each = (entry.concentration1, entry.concentration0)
+            a, b = (jnp.broadcast_to(c / temperature**2, d.shape()) for c in each)
+            return dist.Beta(a, b).to_event(d.event_dim)
         return _moved(d, lambda loc, scale: (loc, temperature * scale))
 
     return _with_sites(guide, wider)
@@ -99,15 +106,20 @@ def _with_sites(guide: Callable[..., Any], change: Callable[..., Any]) -> Callab
     return run
 
 
+def _entry_of(d: Any) -> Any:
+    """The distribution of single entries."""
+    while isinstance(d, dist.Independent | dist.ExpandedDistribution):
+        d = d.base_dist
+    return d
+
+
 def _moved(d: Any, move: Callable[[Array, Array], tuple[Array, Array]]) -> dist.Distribution:
     """A normal or Student-t distribution with another location and scale."""
-    entry = d
-    while isinstance(entry, dist.Independent | dist.ExpandedDistribution):
-        entry = entry.base_dist
+    entry = _entry_of(d)
     if not isinstance(entry, dist.Normal | dist.StudentT):
         raise NotImplementedError(
-            f"A {type(entry).__name__} cannot be widened: only normal and Student-t sites of a "
-            "guide can."
+            f"A {type(entry).__name__} cannot be widened so: normal and Student-t sites of a "
+            "guide can, and Beta sites by `tempered`."
         )
     loc, scale = move(*(jnp.broadcast_to(a, d.shape()) for a in (entry.loc, entry.scale)))
     if isinstance(entry, dist.StudentT):

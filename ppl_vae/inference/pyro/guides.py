@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.distributions import Independent, Normal, StudentT
+from pyro.distributions import Beta, Independent, Normal, StudentT
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -21,10 +21,12 @@ __all__ = ["annealed", "tempered"]
 
 
 def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any]:
-    """Return the guide with the scales of its latent sites multiplied by `temperature`.
+    """Return the guide with the scales of its latent sites multiplied by a temperature t.
+
+    A Beta(a, b) site becomes Beta(a / t^2, b / t^2), of the same mean and about t times the scale.
 
     Args:
-        guide: its latent sites normal or Student-t, of any shape.
+        guide: its latent sites normal, Student-t or Beta, of any shape.
         temperature: above 0; 1 changes nothing.
 
     Raises:
@@ -41,8 +43,13 @@ def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}.")
 
-    def wider(d: Distribution, mask: Tensor) -> Distribution:
+    def wider(d: Any, mask: Tensor) -> Distribution:
         del mask
+        entry = _entry_of(d)
+        if isinstance(entry, Beta):
+            each = (entry.concentration1, entry.concentration0)
+            a, b = ((c / temperature**2).expand(d.shape()) for c in each)
+            return Beta(a, b).to_event(len(d.event_shape))
         return _moved(d, lambda loc, scale: (loc, temperature * scale))
 
     return _with_sites(guide, wider)
@@ -99,15 +106,20 @@ def _with_sites(guide: Callable[..., Any], change: Callable[..., Any]) -> Callab
     return run
 
 
+def _entry_of(d: Any) -> Any:
+    """The distribution of single entries."""
+    while isinstance(d, Independent):
+        d = d.base_dist
+    return d
+
+
 def _moved(d: Any, move: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Distribution:
     """A normal or Student-t distribution with another location and scale."""
-    entry = d
-    while isinstance(entry, Independent):
-        entry = entry.base_dist
+    entry = _entry_of(d)
     if not isinstance(entry, Normal | StudentT):
         raise NotImplementedError(
-            f"A {type(entry).__name__} cannot be widened: only normal and Student-t sites of a "
-            "guide can."
+            f"A {type(entry).__name__} cannot be widened so: normal and Student-t sites of a "
+            "guide can, and Beta sites by `tempered`."
         )
     loc, scale = move(*(a.expand(d.shape()) for a in (entry.loc, entry.scale)))
     if isinstance(entry, StudentT):
