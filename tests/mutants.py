@@ -125,12 +125,12 @@ MUTANTS = {
     "IWAE: mean of the logs": {
         "numpyro": (
             "importance_weighted.py",
-            "logsumexp(self.log_weight(key, program), axis=0) - log(self.num_particles)",
+            "log_mean_exp(self.log_weight(key, program))",
             "self.log_weight(key, program).mean(0)",
         ),
         "pyro": (
             "importance_weighted.py",
-            "torch.logsumexp(self.log_weight(program), dim=0) - log(self.num_particles)",
+            "log_mean_exp(self.log_weight(program))",
             "self.log_weight(program).mean(0)",
         ),
     },

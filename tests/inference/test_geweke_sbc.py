@@ -60,7 +60,7 @@ def features(z, x):
     return np.c_[z, z**2, z < 1, z < 3, np.log(z), x, x == 0, x > 4, x * np.log(z), x[:, :1] * x]
 
 
-@pytest.mark.parametrize("name", ["MWGKernel", "ACMWGKernel"])
+@pytest.mark.parametrize("name", ["MWGKernel", pytest.param("ACMWGKernel", marks=pytest.mark.slow)])
 def test_ranks_of_the_true_latent_are_uniform(backend, name):
     """SBC: the rank of the true z among thinned draws of z | x_o; chi-square of 10 bins."""
     rng = np.random.default_rng(4)

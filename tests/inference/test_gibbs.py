@@ -9,7 +9,11 @@ pytest.importorskip("numpyro")
 
 @pytest.mark.exact
 @pytest.mark.parametrize(
-    ("name", "of_global"), [("MWGKernel", "NUTS"), ("ACMWGKernel", "CustomGibbs")]
+    ("name", "of_global"),
+    [
+        ("MWGKernel", "NUTS"),
+        pytest.param("ACMWGKernel", "CustomGibbs", marks=pytest.mark.slow),
+    ],
 )
 def test_the_posterior_of_a_global_mean(name, of_global):
     """x ~ N(W z + mean, s^2), mean ~ N(0, 2^2): a closed form; 4 standard errors, twice."""

@@ -4,29 +4,39 @@ import numpy as np
 import pytest
 from oracles import LinearGaussian
 
+from ppl_vae.missingness import mcar
+
 jax = pytest.importorskip("jax")
 pytest.importorskip("numpyro")
 
 TRUTH = LinearGaussian.example()
 X = np.where(np.arange(5) < 3, TRUTH.draw(np.random.default_rng(0), 2), np.nan).astype(np.float32)
-KERNELS = [
-    "PseudoGibbsKernel",
-    "MWGKernel",
-    "ACMWGKernel",
-    "LAIRKernel",
-    "PriorResamplingKernel",
-    "StreamingLAIRKernel",
-    "MarginalKernel",
-]
+KERNELS = ["PseudoGibbsKernel", "MWGKernel", "ACMWGKernel", "LAIRKernel"]
+BUILT_ON_THEM = [
+    "PriorResamplingKernel", "StreamingLAIRKernel", "MarginalKernel", "HistoricalLAIRKernel",
+    "ScheduledLAIRKernel", "ClippedPseudoGibbsKernel", "MNARMWGKernel", "MNARLAIRKernel",
+    "HMCRefreshKernel",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_use_each_key_once(name):
+def kernel_of(api, name):
     import programs_numpyro
 
+    pair = programs_numpyro.linear_gaussian(TRUTH)
+    if name == "HMCRefreshKernel":
+        return api.HMCRefreshKernel(api.MWGKernel(*pair), num_steps=2)
+    if name.startswith("MNAR"):
+        return getattr(api, name)(*pair, api.logistic_missingness(mcar(5)))
+    return getattr(api, name)(*pair)
+
+
+@pytest.mark.parametrize(
+    "name", [*KERNELS, *(pytest.param(n, marks=pytest.mark.slow) for n in BUILT_ON_THEM)]
+)
+def test_kernels_use_each_key_once(name):
     import ppl_vae.numpyro as api
 
-    kernel = getattr(api, name)(*programs_numpyro.linear_gaussian(TRUTH))
+    kernel = kernel_of(api, name)
     with jax.debug_key_reuse(True):
         state = kernel.init(jax.random.key(0), 0, None, (X,), {})
         jax.jit(lambda state: kernel.sample(state, (X,), {}))(state)

@@ -30,6 +30,13 @@ def seed_torch(backend):
         importlib.import_module("pyro").set_rng_seed(1)
 
 
+def often(names):
+    """Each objective is trained; `make test` takes one of each kind, `make test-slow` the rest."""
+    first = {"analytic-elbo", "stl", "forward-kl", "dreg", "rws", "AnalyticELBO", "STL", "IWAE",
+             "ForwardKL", "DReG", "RWS"}  # fmt: skip
+    return [name if name in first else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def small_vae(backend, **options):
     """A VAE whose first weights are the same at every call."""
     seed_torch(backend)
@@ -51,7 +58,7 @@ def assert_same_weights(one, other, part=""):
 # --- by name, and in the hosts' SVI ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", often(NAMES))
 def test_every_name_trains_on_incomplete_rows(backend, name):
     options = {**SMALL, "num_steps": 90, "learning_rate": 0.02}
     losses = backend.fit(small_vae(backend), X, objective=name, **options).losses
@@ -65,7 +72,7 @@ def test_the_names(backend):
         backend.fit(small_vae(backend), X, objective="iwea", **SMALL)
 
 
-@pytest.mark.parametrize("name", UNWEIGHTED + WEIGHTED)
+@pytest.mark.parametrize("name", often(UNWEIGHTED + WEIGHTED))
 def test_the_hosts_svi_takes_every_objective(backend, name):
     schedule = {} if name in UNWEIGHTED else {"kl_weight": Linear(0.0, 1.0, 10)}
     objective = getattr(backend.api, name)(**schedule)
