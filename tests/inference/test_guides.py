@@ -112,8 +112,14 @@ def test_what_cannot_be_widened(backend, ppl):
         with ppl.plate("rows", x.shape[0]):
             ppl.sample("z", ppl.dist.Beta(1 + 0 * x[:, :2], 2.0 + 0 * x[:, :2]).to_event(1))
 
+    def gamma(x):
+        with ppl.plate("rows", x.shape[0]):
+            ppl.sample("z", ppl.dist.Gamma(1 + 0 * x[:, :2], 2.0 + 0 * x[:, :2]).to_event(1))
+
     model = backend.programs.linear_gaussian(TRUTH)[0]
-    with pytest.raises(NotImplementedError, match="A Beta cannot be widened"):
-        log_density(backend, backend.api.tempered(beta, 2.0), model)
+    with pytest.raises(NotImplementedError, match="A Beta cannot be widened so"):
+        log_density(backend, backend.api.annealed(beta), model)
+    with pytest.raises(NotImplementedError, match="A Gamma cannot be widened so"):
+        log_density(backend, backend.api.tempered(gamma, 2.0), model)
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         backend.api.tempered(beta, 0)
