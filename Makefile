@@ -26,7 +26,7 @@ test-shell: $(STAMP)
 	$(BIN)/python tests/house/without.py torch pyro jax jaxlib flax numpyro -- -q tests/shell
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow tests
+	$(BIN)/python -m pytest -q -m slow --doctest-modules ppl_vae tests
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py

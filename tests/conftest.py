@@ -19,6 +19,20 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
+# Examples of methods that are variants of another, whose example is run by `make test`.
+VARIANTS = {
+    "baselines", "clipped_pseudo_gibbs", "generalised_dreg", "historical_lair",
+    "interpolated_bounds", "jackknife", "mnar_lair", "reweighted_wake_sleep", "scheduled_lair",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Leave the examples of variants to `make test-slow`: each compiles a run of its own."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path.stem in VARIANTS:
+            item.add_marker(pytest.mark.slow)
+
+
 class NumPyroBackend:
     """How the tests speak to the NumPyro twin; every result is numpy."""
 
