@@ -203,8 +203,9 @@ class HMCRefreshKernel(ProgramKernel):
 
     def check(self, key: Array, program: Program) -> None:
         """Raise where the program cannot be sampled, or has discrete latents."""
-        super().check(key, program)
-        require_continuous(key, program)
+        key_check, key_sites = random.split(key)
+        super().check(key_check, program)
+        require_continuous(key_sites, program)
 
     def start(
         self, key: Array, program: Program, x: Array, z: Latents | None
