@@ -6,7 +6,6 @@ approximate ancestral sampling, TMLR, section 5.1.  https://arxiv.org/abs/2308.0
 Run `python examples/simkus_2023/mnist_gmm_numpyro.py --preset small --data FOLDER`.
 """
 
-from functools import cache
 from itertools import pairwise
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import mnist_gmm
 import numpyro
 import numpyro.distributions as dist
+import sampling_numpyro as sampling
 from experiment import arguments
 from flax import nnx
 from jax import random
@@ -77,36 +77,10 @@ def main(args):
         def guide(x):
             return fitted.guide(jnp.clip(x, low, high))
 
-        def run(kernel, key, num_iterations, num_draws, start=None):
-            mcmc = api.MCMC(
-                kernel,
-                num_warmup=num_iterations - num_draws,
-                num_samples=num_draws,
-                num_chains=preset.num_chains,
-                chain_method="vectorized",
-            )
-            mcmc.run(key, given.x, init_params=start)
-            return mcmc
-
-        @cache
-        def start():
-            kernel = api.PseudoGibbsKernel(fitted.model, guide)
-            return run(kernel, random.key(args.seed), preset.num_warmup, 1).last_state.hand_over()
-
-        def sample(name, method, seed):
-            key_run, key_pool = random.split(random.key(seed))
-            num_iterations = preset.num_proposals // method.proposals
-            build = getattr(api, method.kernel)
-            if method.kernel != "StreamingLAIRKernel":
-                kernel = build(fitted.model, guide, **method.options)
-                mcmc = run(kernel, key_run, num_iterations, num_iterations, start())
-                return api.to_inference_data(mcmc)
-            slots = {"num_slots": mnist_gmm.SCORED}
-            kernel = build(fitted.model, guide, **method.options, **slots)
-            mcmc = run(kernel, key_run, num_iterations, 1, start())
-            return api.pool(key_pool, mcmc, mnist_gmm.SCORED)
-
-        return sample
+        return sampling.sampler(
+            fitted.model, guide, given.x, preset, args.seed,
+            num_slots=mnist_gmm.SCORED,
+        )  # fmt: skip
 
     mnist_gmm.run(args, jax.devices()[0].platform, sampler)
 

@@ -6,12 +6,12 @@ approximate ancestral sampling, TMLR, section 5.1.  https://arxiv.org/abs/2308.0
 Run `python examples/simkus_2023/mnist_gmm_pyro.py --preset small --data FOLDER`.
 """
 
-from functools import cache
 from itertools import pairwise
 
 import mnist_gmm
 import pyro
 import pyro.distributions as dist
+import sampling_pyro as sampling
 import torch
 from experiment import arguments
 from torch import nn
@@ -76,37 +76,10 @@ def main(args):
         def guide(x):
             return fitted.guide(x.clamp(low, high))
 
-        def run(kernel, seed, num_iterations, num_draws, start=None):
-            mcmc = api.MCMC(
-                kernel,
-                num_warmup=num_iterations - num_draws,
-                num_samples=num_draws,
-                num_chains=preset.num_chains,
-                chain_method="vectorized",
-                disable_validation=True,
-            )
-            pyro.set_rng_seed(seed)
-            mcmc.run(torch.as_tensor(given.x, device=device), init_params=start)
-            return mcmc
-
-        @cache
-        def start():
-            kernel = api.PseudoGibbsKernel(fitted.model, guide)
-            return run(kernel, args.seed, preset.num_warmup, 1).last_state.hand_over()
-
-        def sample(name, method, seed):
-            num_iterations = preset.num_proposals // method.proposals
-            build = getattr(api, method.kernel)
-            if method.kernel != "StreamingLAIRKernel":
-                kernel = build(fitted.model, guide, **method.options)
-                mcmc = run(kernel, seed, num_iterations, num_iterations, start())
-                return api.to_inference_data(mcmc)
-            slots = {"num_slots": mnist_gmm.SCORED}
-            kernel = build(fitted.model, guide, **method.options, **slots)
-            mcmc = run(kernel, seed, num_iterations, 1, start())
-            return api.pool(mcmc, mnist_gmm.SCORED)
-
-        return sample
+        return sampling.sampler(
+            fitted.model, guide, torch.as_tensor(given.x, device=device), preset, args.seed,
+            num_slots=mnist_gmm.SCORED,
+        )  # fmt: skip
 
     mnist_gmm.run(args, device, sampler)
 

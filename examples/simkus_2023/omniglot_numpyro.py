@@ -6,11 +6,10 @@ approximate ancestral sampling, TMLR, section 5.3.  https://arxiv.org/abs/2308.0
 Run `python examples/simkus_2023/omniglot_numpyro.py --preset small --data FOLDER`.
 """
 
-from functools import cache
-
 import jax
 import numpy as np
 import omniglot
+import sampling_numpyro as sampling
 from experiment import arguments
 from jax import random
 from numpyro import handlers
@@ -39,35 +38,10 @@ def main(args):
     def sampler(given):
         fitted = train(args, preset, given)
 
-        def run(kernel, key, num_iterations, num_draws, start=None):
-            mcmc = api.MCMC(
-                kernel,
-                num_warmup=num_iterations - num_draws,
-                num_samples=num_draws,
-                num_chains=preset.num_chains,
-                chain_method="vectorized",
-            )
-            mcmc.run(key, given.x, init_params=start)
-            return mcmc
-
-        @cache
-        def start(name):
-            build = {"LAIR": api.LAIRKernel, "pseudo-Gibbs": api.PseudoGibbsKernel}[name]
-            kernel = build(fitted.model, fitted.guide)
-            return run(kernel, random.key(args.seed), preset.num_warmup, 1).last_state.hand_over()
-
-        def sample(name, method, seed):
-            key_run, key_pool = random.split(random.key(seed))
-            num_iterations = preset.num_proposals // method.proposals
-            build = getattr(api, method.kernel)
-            if method.kernel != "StreamingLAIRKernel":
-                kernel = build(fitted.model, fitted.guide, **method.options)
-                mcmc = run(kernel, key_run, num_iterations, preset.num_draws, start(method.start))
-                return api.to_inference_data(mcmc)
-            slots = {"num_slots": preset.num_draws}
-            kernel = build(fitted.model, fitted.guide, **method.options, **slots)
-            mcmc = run(kernel, key_run, num_iterations, 1, start(method.start))
-            return api.pool(key_pool, mcmc, preset.num_draws)
+        sample = sampling.sampler(
+            fitted.model, fitted.guide, given.x, preset, args.seed,
+            num_draws=preset.num_draws, num_slots=preset.num_draws,
+        )  # fmt: skip
 
         @jax.jit
         def encode(x):

@@ -6,10 +6,9 @@ approximate ancestral sampling, TMLR, section 5.3.  https://arxiv.org/abs/2308.0
 Run `python examples/simkus_2023/omniglot_pyro.py --preset small --data FOLDER`.
 """
 
-from functools import cache
-
 import omniglot
 import pyro
+import sampling_pyro as sampling
 import torch
 from experiment import arguments
 
@@ -42,36 +41,10 @@ def main(args):
     def sampler(given):
         fitted = train(args, preset, given, device)
 
-        def run(kernel, seed, num_iterations, num_draws, start=None):
-            mcmc = api.MCMC(
-                kernel,
-                num_warmup=num_iterations - num_draws,
-                num_samples=num_draws,
-                num_chains=preset.num_chains,
-                chain_method="vectorized",
-                disable_validation=True,
-            )
-            pyro.set_rng_seed(seed)
-            mcmc.run(torch.as_tensor(given.x, device=device), init_params=start)
-            return mcmc
-
-        @cache
-        def start(name):
-            build = {"LAIR": api.LAIRKernel, "pseudo-Gibbs": api.PseudoGibbsKernel}[name]
-            kernel = build(fitted.model, fitted.guide)
-            return run(kernel, args.seed, preset.num_warmup, 1).last_state.hand_over()
-
-        def sample(name, method, seed):
-            num_iterations = preset.num_proposals // method.proposals
-            build = getattr(api, method.kernel)
-            if method.kernel != "StreamingLAIRKernel":
-                kernel = build(fitted.model, fitted.guide, **method.options)
-                mcmc = run(kernel, seed, num_iterations, preset.num_draws, start(method.start))
-                return api.to_inference_data(mcmc)
-            slots = {"num_slots": preset.num_draws}
-            kernel = build(fitted.model, fitted.guide, **method.options, **slots)
-            mcmc = run(kernel, seed, num_iterations, 1, start(method.start))
-            return api.pool(mcmc, preset.num_draws)
+        sample = sampling.sampler(
+            fitted.model, fitted.guide, torch.as_tensor(given.x, device=device), preset, args.seed,
+            num_draws=preset.num_draws, num_slots=preset.num_draws,
+        )  # fmt: skip
 
         @torch.no_grad()
         def embed(x):

@@ -6,10 +6,9 @@ approximate ancestral sampling, TMLR, section 5.2.  https://arxiv.org/abs/2308.0
 Run `python examples/simkus_2023/tabular_numpyro.py --preset small --data FOLDER`.
 """
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
+import sampling_numpyro as sampling
 import tabular
 from experiment import arguments
 from jax import random
@@ -44,36 +43,10 @@ def main(args):
         def guide(x):
             return fitted.guide(jnp.clip(x, low, high))
 
-        def run(kernel, key, num_iterations, num_draws, start=None):
-            mcmc = api.MCMC(
-                kernel,
-                num_warmup=num_iterations - num_draws,
-                num_samples=num_draws,
-                num_chains=preset.num_chains,
-                chain_method="vectorized",
-            )
-            mcmc.run(key, table.x, init_params=start)
-            return mcmc
-
-        @cache
-        def start():
-            kernel = api.PseudoGibbsKernel(fitted.model, guide)
-            return run(kernel, random.key(args.seed), preset.num_warmup, 1).last_state.hand_over()
-
-        def sample(name, method, seed):
-            key_run, key_pool = random.split(random.key(seed))
-            num_iterations = preset.num_proposals // method.proposals
-            build = getattr(api, method.kernel)
-            if method.kernel != "StreamingLAIRKernel":
-                kernel = build(fitted.model, guide, **method.options)
-                mcmc = run(kernel, key_run, num_iterations, preset.num_draws, start())
-                return api.to_inference_data(mcmc)
-            slots = {"num_slots": preset.num_draws}
-            kernel = build(fitted.model, guide, **method.options, **slots)
-            mcmc = run(kernel, key_run, num_iterations, 1, start())
-            return api.pool(key_pool, mcmc, preset.num_draws)
-
-        return sample
+        return sampling.sampler(
+            fitted.model, guide, table.x, preset, args.seed,
+            num_draws=preset.num_draws, num_slots=preset.num_draws,
+        )  # fmt: skip
 
     tabular.run(args, jax.devices()[0].platform, sampler)
 

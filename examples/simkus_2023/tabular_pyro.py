@@ -6,9 +6,8 @@ approximate ancestral sampling, TMLR, section 5.2.  https://arxiv.org/abs/2308.0
 Run `python examples/simkus_2023/tabular_pyro.py --preset small --data FOLDER`.
 """
 
-from functools import cache
-
 import pyro
+import sampling_pyro as sampling
 import tabular
 import torch
 from experiment import arguments
@@ -46,37 +45,10 @@ def main(args):
         def guide(x):
             return fitted.guide(x.clamp(low, high))
 
-        def run(kernel, seed, num_iterations, num_draws, start=None):
-            mcmc = api.MCMC(
-                kernel,
-                num_warmup=num_iterations - num_draws,
-                num_samples=num_draws,
-                num_chains=preset.num_chains,
-                chain_method="vectorized",
-                disable_validation=True,
-            )
-            pyro.set_rng_seed(seed)
-            mcmc.run(torch.as_tensor(table.x, device=device), init_params=start)
-            return mcmc
-
-        @cache
-        def start():
-            kernel = api.PseudoGibbsKernel(fitted.model, guide)
-            return run(kernel, args.seed, preset.num_warmup, 1).last_state.hand_over()
-
-        def sample(name, method, seed):
-            num_iterations = preset.num_proposals // method.proposals
-            build = getattr(api, method.kernel)
-            if method.kernel != "StreamingLAIRKernel":
-                kernel = build(fitted.model, guide, **method.options)
-                mcmc = run(kernel, seed, num_iterations, preset.num_draws, start())
-                return api.to_inference_data(mcmc)
-            slots = {"num_slots": preset.num_draws}
-            kernel = build(fitted.model, guide, **method.options, **slots)
-            mcmc = run(kernel, seed, num_iterations, 1, start())
-            return api.pool(mcmc, preset.num_draws)
-
-        return sample
+        return sampling.sampler(
+            fitted.model, guide, torch.as_tensor(table.x, device=device), preset, args.seed,
+            num_draws=preset.num_draws, num_slots=preset.num_draws,
+        )  # fmt: skip
 
     tabular.run(args, device, sampler)
 
