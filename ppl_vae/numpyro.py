@@ -53,7 +53,9 @@ from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
+from ppl_vae.models.numpyro.conditional_vae import ConditionalVAE
 from ppl_vae.models.numpyro.files import load
+from ppl_vae.models.numpyro.hierarchical import HierarchicalVAE
 from ppl_vae.models.numpyro.networks import masked_encoder
 from ppl_vae.models.numpyro.vae import VAE
 
@@ -71,12 +73,14 @@ __all__ = [
     "AnalyticELBO",
     "ClippedPseudoGibbsKernel",
     "ConditionalModel",
+    "ConditionalVAE",
     "Convergence",
     "DReG",
     "Fitted",
     "ForwardKL",
     "GDReG",
     "HMCRefreshKernel",
+    "HierarchicalVAE",
     "HistoricalLAIRKernel",
     "LAIRKernel",
     "MNARLAIRKernel",

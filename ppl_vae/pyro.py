@@ -51,7 +51,9 @@ from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
+from ppl_vae.models.pyro.conditional_vae import ConditionalVAE
 from ppl_vae.models.pyro.files import load
+from ppl_vae.models.pyro.hierarchical import HierarchicalVAE
 from ppl_vae.models.pyro.networks import masked_encoder
 from ppl_vae.models.pyro.vae import VAE
 
@@ -69,12 +71,14 @@ __all__ = [
     "AnalyticELBO",
     "ClippedPseudoGibbsKernel",
     "ConditionalModel",
+    "ConditionalVAE",
     "Convergence",
     "DReG",
     "Fitted",
     "ForwardKL",
     "GDReG",
     "HMCRefreshKernel",
+    "HierarchicalVAE",
     "HistoricalLAIRKernel",
     "LAIRKernel",
     "MNARLAIRKernel",

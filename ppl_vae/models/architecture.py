@@ -1,32 +1,22 @@
-"""What a VAE is made of: plain numbers and names, checked once for both twins.
+"""What a VAE is made of: plain numbers and names, checked once for both twins."""
 
-The same record is the header of a weight file, so it holds nothing of a backend.
-"""
-
-import math
-import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from numbers import Integral, Real
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LIKELIHOODS", "NORMAL_SCALE_FLOOR", "Architecture", "check_shape"]
+import numpy as np
+from numpy.typing import NDArray
 
-LIKELIHOODS = ("bernoulli", "normal", "categorical")
+from ppl_vae.models.record import Record, parse_data, positive_integers
 
-NORMAL_SCALE_FLOOR = 1e-2
-"""Smallest scale of the normal likelihood, in units of the data.
-
-A learned scale needs one: on a feature that is constant in the data (the border pixels of a
-picture) the density grows without bound as the scale shrinks, so that training has no optimum.
-"""
+__all__ = ["Architecture"]
 
 MLP_HIDDEN = (200, 200)
 CONV_HIDDEN = (32, 64)
 
 
-@dataclass(frozen=True)
-class Architecture:
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Record):
     """Shapes, likelihood and kind of nets of a VAE; equal records have interchangeable weights.
 
     Arguments:
@@ -44,12 +34,8 @@ class Architecture:
         (64, 5)
     """
 
-    event_shape: tuple[int, ...]
     latent_dim: int
     hidden: tuple[int, ...]
-    likelihood: str
-    num_categories: int | None = None
-    scale_floor: float | None = None
     own_encoder: bool = False
     own_decoder: bool = False
 
@@ -69,17 +55,14 @@ class Architecture:
             TypeError: an argument of a wrong type.
             ValueError: a value out of range, or an unknown likelihood.
         """
-        event_shape = _positive_integers("event_shape", event_shape)
-        if not event_shape:
-            raise ValueError("event_shape must have at least one axis, got (); try (1,).")
+        data = parse_data(event_shape, likelihood)
         if hidden is None:
-            hidden = CONV_HIDDEN if len(event_shape) == 3 else MLP_HIDDEN
-        hidden = _positive_integers("hidden", hidden)
+            hidden = CONV_HIDDEN if len(data["event_shape"]) == 3 else MLP_HIDDEN
+        hidden = positive_integers("hidden", hidden)
         return cls(
-            event_shape,
-            _positive_integers("latent_dim", (latent_dim,))[0],
-            () if own_encoder and own_decoder else hidden,
-            **_parse_likelihood(likelihood),
+            **data,
+            latent_dim=positive_integers("latent_dim", (latent_dim,))[0],
+            hidden=() if own_encoder and own_decoder else hidden,
             own_encoder=own_encoder,
             own_decoder=own_decoder,
         )
@@ -87,14 +70,7 @@ class Architecture:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
         """Read back what `to_dict` gave, or the header of a weight file."""
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            raise ValueError(
-                f"An architecture has the fields {sorted(names)}, got {sorted(values)}; "
-                "was the file written by another version of ppl_vae?"
-            )
-        as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        record = cls(**as_tuples)  # type: ignore[arg-type]
+        record = cls(**cls.fields_of(values))
         return cls.parse(
             record.event_shape,
             record.latent_dim,
@@ -103,22 +79,6 @@ class Architecture:
             record.own_encoder,
             record.own_decoder,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as values that JSON can hold."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @property
-    def likelihood_argument(self) -> str | tuple[str, float]:
-        """The likelihood as `VAE(likelihood=...)` takes it."""
-        option = self.num_categories if self.likelihood == "categorical" else self.scale_floor
-        return self.likelihood if option is None else (self.likelihood, option)
-
-    @property
-    def parameter_shape(self) -> tuple[int, ...]:
-        """Shape of what the decoder returns for one row."""
-        classes = () if self.num_categories is None else (self.num_categories,)
-        return self.event_shape + classes
 
     @property
     def image_channels(self) -> int:
@@ -142,71 +102,12 @@ class Architecture:
                 "build the same VAE again and give it: load(path, vae=vae)."
             )
 
-    def require_same(self, header: Mapping[str, Any], source: str) -> None:
-        """Raise a `ValueError` naming each field in which the header of `source` differs."""
-        mine, theirs = self.to_dict(), Architecture.from_dict(header).to_dict()
-        lines = [f"{k}: expected {mine[k]}, came {theirs[k]}" for k in mine if mine[k] != theirs[k]]
-        if lines:
+    def check_output_bias(self, bias: Any) -> NDArray[np.float64] | None:
+        """Return the first bias of a built-in MLP decoder, or raise a `ValueError`."""
+        if bias is not None and (self.own_decoder or len(self.event_shape) == 3):
+            which = "your own decoder" if self.own_decoder else "the convolutional decoder"
             raise ValueError(
-                f"{source} holds weights of another architecture ({'; '.join(lines)}). "
-                "Build the VAE as the file says, or open it without `vae=`."
+                f"output_bias sets one bias for each entry of a row, got one for {which}, which "
+                "need not have such biases; leave it out, or flatten the images: (D,) gets MLPs."
             )
-
-
-def check_shape(what: str, came: Sequence[int], expected: Sequence[int], remedy: str) -> None:
-    """Raise a `ValueError` unless the shape that came is the expected one."""
-    if tuple(came) != tuple(expected):
-        raise ValueError(
-            f"{what} must have shape {tuple(expected)}, got shape {tuple(came)}; {remedy}"
-        )
-
-
-def _positive_integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    try:
-        numbers = tuple(operator.index(value) for value in values)
-    except TypeError:
-        raise TypeError(
-            f"{name} must hold whole numbers, such as {_EXAMPLES[name]}, got {values!r}."
-        ) from None
-    if any(number < 1 for number in numbers):
-        raise ValueError(f"{name} must be at least 1, such as {_EXAMPLES[name]}, got {values!r}.")
-    return numbers
-
-
-_EXAMPLES = {
-    "event_shape": "event_shape=(64,) or event_shape=(1, 28, 28)",
-    "latent_dim": "latent_dim=8",
-    "hidden": "hidden=(200, 200)",
-}
-
-
-def _parse_likelihood(likelihood: str | tuple[str, float]) -> dict[str, Any]:
-    name, *options = (likelihood,) if isinstance(likelihood, str) else likelihood
-    if name not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {name!r}.")
-    if len(options) > (name != "bernoulli"):
-        raise ValueError(f"likelihood {name!r} does not take the options {options}.")
-    if name == "categorical":
-        return {"likelihood": name, "num_categories": _num_categories(options)}
-    if name == "normal":
-        return {"likelihood": name, "scale_floor": _scale_floor(options)}
-    return {"likelihood": name}
-
-
-def _num_categories(options: Sequence[float]) -> int:
-    if not options or not isinstance(options[0], Integral) or options[0] < 2:
-        raise ValueError(
-            "The categorical likelihood needs its number of classes, at least 2, such as "
-            f'likelihood=("categorical", 5); got {list(options)}.'
-        )
-    return int(options[0])
-
-
-def _scale_floor(options: Sequence[float]) -> float:
-    (floor,) = options or (NORMAL_SCALE_FLOOR,)
-    if not isinstance(floor, Real) or not 0 < floor < math.inf:
-        raise ValueError(
-            "The normal likelihood needs a smallest scale above 0, such as "
-            f'likelihood=("normal", {NORMAL_SCALE_FLOOR}); got {floor!r}.'
-        )
-    return float(floor)
+        return super().check_output_bias(bias)

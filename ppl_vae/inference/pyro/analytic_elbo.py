@@ -19,9 +19,10 @@ class AnalyticELBO(ELBO):
 
         mean over k of  log p(x_o | z_k) - kl_weight KL(q(z | x) || p(z)),  z_k ~ q(z | x)
 
-    Several latent sites have one divergence each, given the sites drawn before it: guide and model
-    must sample them in the same order. Kingma and Welling (2014), eq. 7,
-    https://arxiv.org/abs/1312.6114.
+    Several latent sites have one divergence each, given the sites that the guide drew before. A
+    site that the model draws from one which the guide draws later has none in closed form, such as
+    p(z_1 | z_2) where the guide goes upwards: log q - log p of its draw stands for it, as in
+    `ELBO`. Kingma and Welling (2014), eq. 7, https://arxiv.org/abs/1312.6114.
 
     Args:
         num_particles: draws a row, K.
@@ -29,7 +30,7 @@ class AnalyticELBO(ELBO):
         site: name of the data site.
 
     Raises:
-        ValueError: as `ELBO`; when run, if guide and model sample their sites in another order.
+        ValueError: as `ELBO`; when run, if the guide samples a site that the model has not.
         NotImplementedError: when run, if a site's divergence has no closed form.
 
     Example:
@@ -53,18 +54,24 @@ class AnalyticELBO(ELBO):
 
 def divergence(guide: Sites, model: Sites) -> Tensor:
     """Return the sum over latent sites of KL(q || p), less log p of other observed sites."""
-    shared = [name for name in model if name in guide]
-    if shared != list(guide):
+    unknown = [name for name in guide if name not in model]
+    if unknown:
         raise ValueError(
-            f"The guide samples {list(guide)} and the model {shared}; a closed form needs the same "
-            "order in both. Reorder them, or use ELBO()."
+            f"The guide samples {unknown} and the model does not, which has {list(model)}; use the "
+            "same names in both."
         )
+    drawn_before = {name: set(list(guide)[:i]) for i, name in enumerate(guide)}
+    parents: set[str] = set()  # latent sites that the model drew before
     total = torch.zeros(())
     for name, site in model.items():
-        if name in guide:
+        if name not in guide:
+            total = total - log_prob({name: site})
+            continue
+        if parents <= drawn_before[name]:
             total = total + site_divergence(name, guide[name]["fn"], site["fn"])
         else:
-            total = total - log_prob({name: site})
+            total = total + log_prob({name: guide[name]}) - log_prob({name: site})
+        parents.add(name)
     return total
 
 

@@ -1,25 +1,37 @@
 """Opening a weight file as a trained program."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from ppl_vae.inference.numpyro.svi import Fitted
-from ppl_vae.models.architecture import Architecture
+from ppl_vae.models.numpyro.conditional_vae import ConditionalVAE
+from ppl_vae.models.numpyro.hierarchical import HierarchicalVAE
 from ppl_vae.models.numpyro.vae import VAE
+from ppl_vae.models.record import program_of
 from ppl_vae.weights import read_weights
 
 __all__ = ["load"]
 
+Saved = VAE | HierarchicalVAE | ConditionalVAE
 
-def load(path: str | os.PathLike[str], *, vae: VAE | None = None) -> Fitted:
+PROGRAMS: dict[str, Any] = {
+    "VAE": VAE, "HierarchicalVAE": HierarchicalVAE, "ConditionalVAE": ConditionalVAE
+}  # fmt: skip
+
+
+def load(path: str | os.PathLike[str], *, vae: Saved | None = None) -> Fitted:
     """Open what `Fitted.save` wrote, in this twin or in the other one.
 
     Args:
         path: a safetensors file.
-        vae: the VAE that the weights belong to; needed only if it has nets of its own.
+        vae: the program that the weights belong to, a `VAE`, `HierarchicalVAE` or
+            `ConditionalVAE`; needed only if it has nets of its own.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a damaged file, weights of another architecture, or own nets without `vae`.
+        ValueError: a damaged file, weights of another program or architecture, or own nets
+            without `vae`.
 
     Example:
         >>> import tempfile
@@ -32,8 +44,19 @@ def load(path: str | os.PathLike[str], *, vae: VAE | None = None) -> Fitted:
         8
     """
     weights, header = read_weights(path)
+    architecture = header["architecture"]
     if vae is None:
-        vae = VAE.from_architecture(header["architecture"])
+        vae = _program(architecture, str(path))
     else:
-        Architecture.from_dict(vae.architecture()).require_same(header["architecture"], str(path))
+        vae.record.require_same(architecture, str(path))
     return Fitted(vae, vae.from_weights(weights))
+
+
+def _program(architecture: Mapping[str, Any], source: str) -> Any:
+    name = program_of(architecture)
+    if name not in PROGRAMS:
+        raise ValueError(
+            f"{source} holds weights of a {name}; this ppl_vae knows {', '.join(PROGRAMS)}. "
+            "Upgrade ppl_vae."
+        )
+    return PROGRAMS[name].from_architecture(architecture)

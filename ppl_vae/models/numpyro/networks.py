@@ -7,15 +7,17 @@ channels first, as in torch; inside, the channels are last, as XLA likes them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from numpy.typing import NDArray
 
 from ppl_vae.models.architecture import Architecture
 
@@ -26,8 +28,10 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "MaskedEncoder",
+    "as_input",
     "build_decoder",
     "build_encoder",
+    "linear",
     "masked_encoder",
 ]
 
@@ -51,13 +55,12 @@ class MLPEncoder(nnx.Module):
         self.num_categories = architecture.num_categories
         self.num_inputs = math.prod(architecture.parameter_shape)
         widths = (self.num_inputs, *architecture.hidden, 2 * architecture.latent_dim)
-        self.layers = nnx.List([_linear(i, o, rngs) for i, o in pairwise(widths)])
+        self.layers = nnx.List([linear(i, o, rngs) for i, o in pairwise(widths)])
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         *body, head = self.layers
-        num_event = len(self.event_shape)
-        h = _as_input(x, self.num_categories, head.kernel.dtype)
-        h = h.reshape(*x.shape[: x.ndim - num_event], self.num_inputs)
+        h = as_input(x, self.num_categories, head.kernel.dtype)
+        h = h.reshape(*x.shape[: x.ndim - len(self.event_shape)], self.num_inputs)
         for layer in body:
             h = jax.nn.relu(layer(h))
         return _loc_scale(head(h))
@@ -69,16 +72,25 @@ class MLPDecoder(nnx.Module):
     For the categorical likelihood a last axis holds the logits of the classes.
     """
 
-    def __init__(self, architecture: Architecture, *, rngs: nnx.Rngs) -> None:
+    activation: Callable[[Array], Array] = staticmethod(jax.nn.relu)
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        rngs: nnx.Rngs,
+        output_bias: NDArray[np.float64] | None = None,
+    ) -> None:
         self.parameter_shape = architecture.parameter_shape
-        outputs = math.prod(architecture.parameter_shape)
-        widths = (architecture.latent_dim, *architecture.hidden[::-1], outputs)
-        self.layers = nnx.List([_linear(i, o, rngs) for i, o in pairwise(widths)])
+        widths = (architecture.latent_dim, *architecture.hidden[::-1])
+        body = [linear(i, o, rngs) for i, o in pairwise(widths)]
+        head = linear(widths[-1], math.prod(self.parameter_shape), rngs, output_bias)
+        self.layers = nnx.List([*body, head])
 
     def __call__(self, z: Array) -> Array:
         *body, head = self.layers
         for layer in body:
-            z = jax.nn.relu(layer(z))
+            z = self.activation(layer(z))
         return head(z).reshape(*z.shape[:-1], *self.parameter_shape)
 
 
@@ -90,13 +102,13 @@ class ConvEncoder(nnx.Module):
         channels = (architecture.image_channels, *architecture.hidden)
         self.small = (channels[-1], *architecture.image_sizes[-1])
         layers: list[Any] = [_conv(i, o, 2, rngs) for i, o in pairwise(channels)]
-        layers.append(_linear(math.prod(self.small), 2 * architecture.latent_dim, rngs))
+        layers.append(linear(math.prod(self.small), 2 * architecture.latent_dim, rngs))
         self.layers = nnx.List(layers)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         *convs, head = self.layers
         rows, (channels, *image) = x.shape[:-3], x.shape[-3:]
-        h = _as_input(x, self.num_categories, head.kernel.dtype)
+        h = as_input(x, self.num_categories, head.kernel.dtype)
         if self.num_categories is not None:  # (C, H, W, classes) to (C, classes, H, W)
             h = jnp.moveaxis(h, -1, -3)
             channels = channels * self.num_categories
@@ -121,7 +133,7 @@ class ConvDecoder(nnx.Module):
         channels = (architecture.image_channels, *architecture.hidden)[::-1]
         self.sizes = architecture.image_sizes[::-1]
         self.small = (channels[0], *self.sizes[0])
-        first = _linear(architecture.latent_dim, math.prod(self.small), rngs)
+        first = linear(architecture.latent_dim, math.prod(self.small), rngs)
         convs = [_conv(i, o, 1, rngs) for i, o in pairwise(channels)]
         self.layers = nnx.List([first, *convs])
 
@@ -192,10 +204,16 @@ def build_encoder(architecture: Architecture, *, rngs: nnx.Rngs) -> nnx.Module:
     return kind(architecture, rngs=rngs)
 
 
-def build_decoder(architecture: Architecture, *, rngs: nnx.Rngs) -> nnx.Module:
+def build_decoder(
+    architecture: Architecture,
+    *,
+    rngs: nnx.Rngs,
+    output_bias: NDArray[np.float64] | None = None,
+) -> nnx.Module:
     """Return the built-in decoder: convolutional for event shapes (C, H, W), else an MLP."""
-    kind = ConvDecoder if len(architecture.event_shape) == 3 else MLPDecoder
-    return kind(architecture, rngs=rngs)
+    if len(architecture.event_shape) == 3:
+        return ConvDecoder(architecture, rngs=rngs)
+    return MLPDecoder(architecture, rngs=rngs, output_bias=output_bias)
 
 
 def _double(images: Array) -> Array:
@@ -205,7 +223,7 @@ def _double(images: Array) -> Array:
     return wide.reshape(n, 2 * height, 2 * width, channels)
 
 
-def _as_input(x: Array, num_categories: int | None, dtype: jnp.dtype) -> Array:
+def as_input(x: Array, num_categories: int | None, dtype: jnp.dtype) -> Array:
     """Data in the weights' dtype; class codes as indicators along a new last axis."""
     if num_categories is None:
         return jnp.asarray(x, dtype)
@@ -217,8 +235,12 @@ def _loc_scale(out: Array) -> tuple[Array, Array]:
     return loc, jax.nn.softplus(raw_scale) + ENCODER_SCALE_FLOOR
 
 
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, rngs=rngs, **_glorot())
+def linear(
+    inputs: int, outputs: int, rngs: nnx.Rngs, bias: NDArray[np.float64] | None = None
+) -> nnx.Linear:
+    """A layer by Glorot's law, its first bias zero or, flattened, the given one."""
+    first = nnx.initializers.constant(0.0 if bias is None else bias.ravel())
+    return nnx.Linear(inputs, outputs, bias_init=first, rngs=rngs, **_glorot())
 
 
 def _conv(inputs: int, outputs: int, strides: int, rngs: nnx.Rngs) -> nnx.Conv:

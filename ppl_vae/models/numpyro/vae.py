@@ -11,22 +11,21 @@ from inspect import signature
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from flax import nnx
-from jax import Array, random
-from jax.nn import softplus
+from jax import Array
 
-from ppl_vae.models.architecture import Architecture, check_shape
+from ppl_vae.models.architecture import Architecture
+from ppl_vae.models.numpyro.base import Likelihood, NetProgram, standard_normal
 from ppl_vae.models.numpyro.networks import build_decoder, build_encoder
 from ppl_vae.models.numpyro.registered import RegisteredNet
-from ppl_vae.weights import check_weights
+from ppl_vae.models.record import check_shape
 
-__all__ = ["VAE", "Likelihood"]
+__all__ = ["VAE"]
 
 
-class VAE:
+class VAE(NetProgram):
     """A variational autoencoder with sites `z` and `x` in the plate `rows`.
 
     The weights are the NumPyro parameters `encoder$params` and `decoder$params` (and
@@ -48,10 +47,13 @@ class VAE:
             at x where the mask is False: `masked_encoder`.
         decoder: own module; takes z (B, L), returns logits or means, (B, *event), for the
             categorical likelihood logits (B, *event, num_categories).
+        output_bias: first bias of the built-in MLP decoder, in the shape of its output, such as
+            `ppl_vae.pixels.pixel_logits(x_train)`; by default zeros.
 
     Raises:
         TypeError: a net that is no nnx module, or a size that is no whole number.
-        ValueError: sizes below 1, an unknown likelihood, or, when run, a wrong shape.
+        ValueError: sizes below 1, an unknown likelihood, an output_bias that does not fit, or,
+            when run, a wrong shape.
 
     Example:
         >>> vae = VAE((64,), latent_dim=8)
@@ -68,26 +70,26 @@ class VAE:
         *,
         encoder: nnx.Module | None = None,
         decoder: nnx.Module | None = None,
+        output_bias: Any = None,
     ) -> None:
-        self._spec = Architecture.parse(
+        spec = Architecture.parse(
             event_shape, latent_dim, hidden, likelihood, encoder is not None, decoder is not None
         )
-        self.event_shape = self._spec.event_shape
-        self.latent_dim = self._spec.latent_dim
-        self.encoder = RegisteredNet("encoder", encoder, partial(build_encoder, self._spec))
-        self.decoder = RegisteredNet("decoder", decoder, partial(build_decoder, self._spec))
+        build = partial(build_decoder, spec, output_bias=spec.check_output_bias(output_bias))
+        self.encoder = RegisteredNet("encoder", encoder, partial(build_encoder, spec))
+        self.decoder = RegisteredNet("decoder", decoder, build)
+        self.likelihood = RegisteredNet("likelihood", None, partial(Likelihood, spec))
+        super().__init__(spec, (self.encoder, self.decoder, self.likelihood))
+        self.latent_dim = spec.latent_dim
         self._encoder_takes_mask = encoder is not None and "mask" in signature(encoder).parameters
-        likelihood_net = partial(Likelihood, self._spec)
-        self.likelihood = RegisteredNet("likelihood", None, likelihood_net)
 
     def model(self, x: Array | None = None, *, num_rows: int = 1) -> Array:
         """p(x, z) of the rows of x, (B, *event); without x, draw `num_rows` rows."""
         decoder, likelihood = self.decoder.register(), self.likelihood.register()
         with numpyro.plate("rows", num_rows if x is None else self._num_rows(x), dim=-1):
-            prior = dist.Normal(jnp.zeros(self.latent_dim), jnp.ones(self.latent_dim))
-            z = numpyro.sample("z", prior.to_event(1))
+            z = numpyro.sample("z", standard_normal(self.latent_dim))
             raw = decoder(z)
-            expected = (*jnp.shape(z)[:-1], *self._spec.parameter_shape)
+            expected = (*jnp.shape(z)[:-1], *self.record.parameter_shape)
             check_shape("The decoder's output", raw.shape, expected, "change the decoder.")
             return numpyro.sample("x", likelihood(raw), obs=x)
 
@@ -101,10 +103,6 @@ class VAE:
         check_shape("The encoder's scale", scale.shape, expected, "change the encoder.")
         with numpyro.plate("rows", num_rows, dim=-1):
             return numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
-
-    def architecture(self) -> dict[str, Any]:
-        """Return what the weights belong to, as the header of a weight file holds it."""
-        return self._spec.to_dict()
 
     @classmethod
     def from_architecture(
@@ -120,59 +118,3 @@ class VAE:
         likelihood = spec.likelihood_argument
         nets = {"encoder": encoder, "decoder": decoder}
         return cls(spec.event_shape, spec.latent_dim, spec.hidden, likelihood, **nets)
-
-    def initial_params(self, key: Array) -> dict[str, Any]:
-        """Return first weights, such as a seeded run starts from."""
-        keys = random.split(key, 3)
-        trees = {net.site: net.initial(k) for net, k in zip(self._nets(), keys, strict=True)}
-        return {site: tree for site, tree in trees.items() if tree}
-
-    def to_weights(self, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Return copies of all weights under the names of the weight file."""
-        return {k: array for net in self._nets() for k, array in net.to_weights(params).items()}
-
-    def from_weights(self, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return `params` that hold these weights in their dtype, or raise a `ValueError`."""
-        shapes = {k: shape for net in self._nets() for k, shape in net.weight_shapes().items()}
-        check_weights(weights, shapes)
-        return {k: tree for net in self._nets() for k, tree in net.from_weights(weights).items()}
-
-    def _nets(self) -> tuple[RegisteredNet, ...]:
-        return self.encoder, self.decoder, self.likelihood
-
-    def _num_rows(self, x: Array) -> int:
-        num_event = len(self.event_shape)
-        shape = jnp.shape(x)
-        if shape[-num_event:] != self.event_shape or len(shape) == num_event:
-            raise ValueError(
-                f"x must have shape (rows, {', '.join(map(str, self.event_shape))}), "
-                f"got shape {shape}; reshape x or build the VAE for its event shape."
-            )
-        return shape[-num_event - 1]
-
-
-class Likelihood(nnx.Module):
-    """The distribution of one row of x, given what the decoder returned."""
-
-    def __init__(self, architecture: Architecture, *, rngs: nnx.Rngs) -> None:
-        del rngs  # its weights start at zero
-        self.name = architecture.likelihood
-        self.num_event = len(architecture.event_shape)
-        self.scale_floor = architecture.scale_floor or 0.0
-        if self.name == "normal":
-            zeros = jnp.zeros(architecture.event_shape, jnp.result_type(float))
-            self.raw_scale = nnx.Param(zeros)
-
-    def __call__(self, raw: Array) -> dist.Distribution:
-        if self.name == "normal":
-            scale = softplus(self.raw_scale[...]) + self.scale_floor
-            return dist.Normal(raw, scale).to_event(self.num_event)
-        family = dist.Bernoulli if self.name == "bernoulli" else ClassCodes
-        return family(logits=raw).to_event(self.num_event)
-
-
-class ClassCodes(dist.CategoricalLogits):
-    """Categorical whose codes may be floats, as data that hold NaN are (Pyro's takes them too)."""
-
-    def log_prob(self, value: Array) -> Array:
-        return super().log_prob(jnp.asarray(value).astype(int))

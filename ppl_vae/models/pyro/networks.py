@@ -6,11 +6,13 @@ All nets take any number of leading axes before the event, (..., B, *event).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, softplus
 
@@ -23,8 +25,10 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "MaskedEncoder",
+    "as_input",
     "build_decoder",
     "build_encoder",
+    "linear",
     "masked_encoder",
 ]
 
@@ -48,13 +52,12 @@ class MLPEncoder(nn.Module):
         self.num_categories = architecture.num_categories
         self.num_inputs = math.prod(architecture.parameter_shape)
         widths = (self.num_inputs, *architecture.hidden, 2 * architecture.latent_dim)
-        self.layers = nn.ModuleList([_glorot(nn.Linear(i, o)) for i, o in pairwise(widths)])
+        self.layers = nn.ModuleList([linear(i, o) for i, o in pairwise(widths)])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *body, head = self.layers
-        num_event = len(self.event_shape)
-        h = _as_input(x, self.num_categories, next(head.parameters()).dtype)
-        h = h.reshape(*x.shape[: x.dim() - num_event], self.num_inputs)
+        h = as_input(x, self.num_categories, next(head.parameters()).dtype)
+        h = h.reshape(*x.shape[: x.dim() - len(self.event_shape)], self.num_inputs)
         for layer in body:
             h = torch.relu(layer(h))
         return _loc_scale(head(h))
@@ -66,17 +69,22 @@ class MLPDecoder(nn.Module):
     For the categorical likelihood a last axis holds the logits of the classes.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    activation: Callable[[Tensor], Tensor] = staticmethod(torch.relu)
+
+    def __init__(
+        self, architecture: Architecture, *, output_bias: NDArray[np.float64] | None = None
+    ) -> None:
         super().__init__()
         self.parameter_shape = architecture.parameter_shape
-        outputs = math.prod(architecture.parameter_shape)
-        widths = (architecture.latent_dim, *architecture.hidden[::-1], outputs)
-        self.layers = nn.ModuleList([_glorot(nn.Linear(i, o)) for i, o in pairwise(widths)])
+        widths = (architecture.latent_dim, *architecture.hidden[::-1])
+        body = [linear(i, o) for i, o in pairwise(widths)]
+        head = linear(widths[-1], math.prod(self.parameter_shape), output_bias)
+        self.layers = nn.ModuleList([*body, head])
 
     def forward(self, z: Tensor) -> Tensor:
         *body, head = self.layers
         for layer in body:
-            z = torch.relu(layer(z))
+            z = self.activation(layer(z))
         return head(z).reshape(*z.shape[:-1], *self.parameter_shape)
 
 
@@ -95,7 +103,7 @@ class ConvEncoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *convs, head = self.layers
         rows, (channels, *image) = x.shape[:-3], x.shape[-3:]
-        h = _as_input(x, self.num_categories, next(head.parameters()).dtype)
+        h = as_input(x, self.num_categories, next(head.parameters()).dtype)
         if self.num_categories is not None:  # (C, H, W, classes) to (C, classes, H, W)
             h = h.movedim(-1, -3)
             channels = channels * self.num_categories
@@ -188,12 +196,16 @@ def build_encoder(architecture: Architecture) -> nn.Module:
     return (ConvEncoder if len(architecture.event_shape) == 3 else MLPEncoder)(architecture)
 
 
-def build_decoder(architecture: Architecture) -> nn.Module:
+def build_decoder(
+    architecture: Architecture, *, output_bias: NDArray[np.float64] | None = None
+) -> nn.Module:
     """Return the built-in decoder: convolutional for event shapes (C, H, W), else an MLP."""
-    return (ConvDecoder if len(architecture.event_shape) == 3 else MLPDecoder)(architecture)
+    if len(architecture.event_shape) == 3:
+        return ConvDecoder(architecture)
+    return MLPDecoder(architecture, output_bias=output_bias)
 
 
-def _as_input(x: Tensor, num_categories: int | None, dtype: torch.dtype) -> Tensor:
+def as_input(x: Tensor, num_categories: int | None, dtype: torch.dtype) -> Tensor:
     """Data in the weights' dtype; class codes as indicators along a new last axis."""
     if num_categories is None:
         return x.to(dtype)
@@ -204,6 +216,15 @@ def _as_input(x: Tensor, num_categories: int | None, dtype: torch.dtype) -> Tens
 def _loc_scale(out: Tensor) -> tuple[Tensor, Tensor]:
     loc, raw_scale = out.chunk(2, dim=-1)
     return loc, softplus(raw_scale, threshold=40.0) + ENCODER_SCALE_FLOOR
+
+
+def linear(inputs: int, outputs: int, bias: NDArray[np.float64] | None = None) -> nn.Linear:
+    """A layer by Glorot's law, its first bias zero or, flattened, the given one."""
+    layer = nn.Linear(inputs, outputs)
+    _glorot(layer)
+    if bias is not None:
+        layer.bias.data.copy_(torch.from_numpy(bias.ravel()))
+    return layer
 
 
 def _glorot(layer: nn.Module) -> nn.Module:

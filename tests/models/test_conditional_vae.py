@@ -1,0 +1,319 @@
+"""`ConditionalVAE`: the prior given labels, sampling and training with labels, bad labels."""
+
+import importlib
+
+import numpy as np
+import pytest
+from host_words import words
+from kernel_parts import double_precision
+from layered_cases import build, log_normal, normal_block, one_hot, opened, rows_for
+from objective_runs import losses
+
+from ppl_vae.weights import write_weights
+
+KERNELS = ("MWGKernel", "ACMWGKernel", "LAIRKernel", "PseudoGibbsKernel")
+NAMES = ("analytic-elbo", "dreg", "elbo", "forward-kl", "gdreg", "iwae")
+VARIANTS = ("ciwae", "iwae-stl", "jvi", "normalised-iwae", "renyi", "rws", "rws-dreg", "stl")
+
+
+def run(backend, fn, *args, **kwargs):
+    """Call a program once."""
+    args = [a if a is None else backend.array(a) for a in args]
+    if backend.name == "numpyro":
+        fn = words(backend).handlers.seed(fn, 0)
+    return fn(*args, **kwargs)
+
+
+# --- the divergence from the prior ----------------------------------------------------------
+
+
+def divergence(weights, x, labels):
+    """KL(q(z1 | x, y) || p(z1 | y)) of a program with one layer, as the textbook has it."""
+    y = one_hot(labels)
+    loc, scale = normal_block(weights, "q_z1", np.concatenate([x, y], -1))
+    m, s = normal_block(weights, "p_z1", y) if "p_z1.loc.bias" in weights else (0.0, 1.0)
+    each = np.log(s / scale) + (scale**2 + (loc - m) ** 2) / (2 * s**2) - 0.5
+    return each.sum(-1)
+
+
+@pytest.mark.parametrize("prior", ["learned", "standard"])
+def test_the_closed_form_measures_the_distance_to_the_prior_given_labels(backend, prior, tmp_path):
+    """The same draws with and without the divergence: what they differ by is the divergence.
+
+    By draws, which take the model's own p(z | y), it comes out alike. False alarms: 1e-5, by the
+    standard error of 3000 draws.
+    """
+    api, num_draws = backend.api, 3000
+    with double_precision(backend):
+        program = build(backend, 1, labels=True, prior=prior)
+        fitted, weights = opened(backend, program, tmp_path / "w")
+        pair = fitted.model, fitted.guide
+        x, _, labels = rows_for(program)
+        exact = divergence(weights, x, labels)
+
+        def part(objective, **options):
+            each = [
+                losses(backend, objective(kl_weight=w, **options), pair, x, labels=labels)
+                for w in (1.0, 0.0)
+            ]
+            return (each[0] - each[1]).item()
+
+        analytic = part(api.AnalyticELBO)
+        by_draws = part(api.ELBO, num_particles=num_draws)
+    np.testing.assert_allclose(analytic, exact.sum(), rtol=1e-10)
+
+    loc, scale = normal_block(weights, "q_z1", np.concatenate([x, one_hot(labels)], -1))
+    m, s = normal_block(weights, "p_z1", one_hot(labels)) if prior == "learned" else (0.0, 1.0)
+    draws = loc + scale * np.random.default_rng(0).normal(size=(num_draws, *loc.shape))
+    terms = (log_normal(draws, loc, scale) - log_normal(draws, m, s + 0 * loc)).sum(-1)
+    error = terms.std() / np.sqrt(num_draws)
+    assert abs(by_draws - exact.sum()) < 4.5 * error
+    standard = divergence({k: v for k, v in weights.items() if k[:4] != "p_z1"}, x, labels).sum()
+    assert prior == "standard" or abs(standard - exact.sum()) > 20 * error  # it could be told
+
+
+def test_the_closed_form_of_a_hierarchy_has_the_expectation_of_draws(backend, tmp_path):
+    """KL(q(z2 | z1) || p(z2 | y)) in closed form; q(z1 | x, y) against p(z1 | z2) by draws.
+
+    False alarms: 1e-5 each, by the standard error of 3000 draws of both sides.
+    """
+    num_draws, rng = 3000, np.random.default_rng(1)
+    with double_precision(backend):
+        program = build(backend, 2, labels=True)
+        fitted, weights = opened(backend, program, tmp_path / "w")
+        x, _, labels = rows_for(program)
+        came = [
+            losses(
+                backend,
+                backend.api.AnalyticELBO(kl_weight=w, num_particles=num_draws),
+                (fitted.model, fitted.guide),
+                x,
+                labels=labels,
+            ).item()
+            for w in (1.0, 0.0)
+        ]
+    y = one_hot(labels)
+    first = normal_block(weights, "q_z1", np.concatenate([x, y], -1))
+    z1 = first[0] + first[1] * rng.normal(size=(num_draws, *first[0].shape))
+    second = normal_block(weights, "q_z2", z1)
+    z2 = second[0] + second[1] * rng.normal(size=second[0].shape)
+    below = log_normal(z1, *first) - log_normal(z1, *normal_block(weights, "p_z1", z2))
+    above = log_normal(z2, *second) - log_normal(z2, *normal_block(weights, "p_z2", y))
+    terms = (below + above).sum(-1)
+    assert abs(came[0] - came[1] - terms.mean()) < 4.5 * terms.std() * np.sqrt(2 / num_draws)
+    assert abs(below.sum(-1).mean()) > 20 * terms.std() * np.sqrt(2 / num_draws)
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_stopped_and_live_densities_are_equal(backend, num_layers, tmp_path):
+    """The reference adds its scale floor twice where the gradient is stopped."""
+    api = backend.api
+    with double_precision(backend):
+        program = build(backend, num_layers, labels=True)
+        fitted, _ = opened(backend, program, tmp_path / "w")
+        x, _, labels = rows_for(program)
+        pairs = ((api.STL, api.ELBO), (api.IWAESTL, api.IWAE), (api.DReG, api.IWAE))
+        for stopped, live in pairs:
+            each = [
+                losses(
+                    backend, kind(num_particles=3), (fitted.model, fitted.guide), x, labels=labels
+                )
+                for kind in (stopped, live)
+            ]
+            np.testing.assert_allclose(each[0], each[1], rtol=1e-12)
+
+
+# --- sampling -------------------------------------------------------------------------------
+
+PATTERNS = np.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
+LABELS = np.array([0, 1, 2, 2, 1, 0, 1])
+
+
+def labelled(backend, path):
+    """A program with two layers whose pixels the label all but decides, and incomplete rows."""
+    program = backend.api.ConditionalVAE((6,), (2, 2), 3, ((), ()))
+    _, weights = opened(backend, program, path, np.float32)
+    weights = {k: 0.3 * w for k, w in weights.items()}
+    weights["p_x.layers.0.weight"][:, 2:] = 8.0 * (PATTERNS.T - 0.5)
+    write_weights(path, weights, {"architecture": program.architecture()})
+    x = PATTERNS[LABELS].astype(np.float32)
+    x[np.random.default_rng(5).random(x.shape) < 0.6] = np.nan
+    return backend.api.load(path), x
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_hand_each_row_its_label(backend, kernel, tmp_path):
+    fitted, x = labelled(backend, tmp_path / "w")
+    mcmc = backend.run(
+        getattr(backend.api, kernel)(fitted.model, fitted.guide),
+        backend.array(x), backend.array(LABELS), num_samples=20, num_chains=2,
+    )  # fmt: skip
+    draws = backend.draws(mcmc)
+    seen = ~np.isnan(x)
+    assert draws["x"].shape[-2:] == x.shape
+    assert (draws["x"][..., seen] == x[seen]).all()
+    # A pixel differs from the pattern with probability 0.02; from another label's, for half of
+    # them. False alarms: below 1e-9 for 1000 pixels, were they independent.
+    agree = (draws["x"] == PATTERNS[LABELS])[..., ~seen].mean(
+        axis=tuple(range(draws["x"].ndim - 2))
+    )
+    assert agree.mean() > 0.9
+    assert agree.min() > 0.5
+
+
+@pytest.mark.parametrize("kernel", [KERNELS[2]])
+def test_kernels_run_a_chain_of_three_layers(backend, kernel, tmp_path):
+    program = build(backend, 3)
+    fitted, _ = opened(backend, program, tmp_path / "w", np.float32)
+    x, z, _ = rows_for(program, dtype=np.float32)
+    x[:, ::2] = np.nan
+    mcmc = backend.run(
+        getattr(backend.api, kernel)(fitted.model, fitted.guide),
+        backend.array(x), num_samples=3, num_chains=2,
+    )  # fmt: skip
+    draws = backend.draws(mcmc)
+    seen = ~np.isnan(x)
+    assert {"x", *z} <= draws.keys()
+    assert all(draws[name].shape[-2:] == value.shape for name, value in z.items())
+    assert (draws["x"][..., seen] == x[seen]).all()
+    assert set(np.unique(draws["x"])) == {0, 1}
+
+
+def test_the_hosts_predictive_runs(backend, tmp_path):
+    fitted, x = labelled(backend, tmp_path / "w")
+    x = np.nan_to_num(x)
+    predictive = importlib.import_module(f"{backend.name}.infer").Predictive
+    labels = backend.array(LABELS)
+
+    def draw(fn, *args, **options):
+        made = predictive(fn, **options)
+        if backend.name == "pyro":
+            return made(*args)
+        from jax import random
+
+        return made(random.key(0), *args)
+
+    prior = draw(fitted.model, None, labels, num_samples=3)
+    assert prior["x"].shape == (3, 7, 6)
+    assert (np.asarray(prior["x"]) == PATTERNS[LABELS]).mean() > 0.9
+    for parallel in (True, False):
+        z = draw(fitted.guide, backend.array(x), labels, num_samples=3, parallel=parallel)
+        z = {name: z[name] for name in ("z1", "z2")}
+        assert z["z1"].shape == z["z2"].shape == (3, 7, 2)
+        made_of_z = draw(fitted.model, None, labels, posterior_samples=z, parallel=parallel)["x"]
+        assert (np.asarray(made_of_z) == PATTERNS[LABELS]).mean() > 0.9
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS)]
+)
+def test_every_objective_trains_a_hierarchy_with_labels(backend, name):
+    named = importlib.import_module(f"ppl_vae.inference.{backend.name}.named_objectives")
+    assert set(named.OBJECTIVES) == {*NAMES, *VARIANTS}
+    program = build(backend, 2, labels=True)
+    x, _, labels = rows_for(program, 6, np.float32)
+    x[0, 1] = np.nan
+    rows = backend.array(x), backend.array(labels)
+    first = backend.fit(program, *rows, objective=name, num_steps=1, batch_size=3)
+    before = weights_of(backend, first)
+    last = backend.fit(first, *rows, objective=name, num_steps=2, batch_size=3)
+    assert np.isfinite(last.losses).all()
+    still = {k for k, w in weights_of(backend, last).items() if np.array_equal(w, before[k])}
+    of_model = {k for k in before if k[:2] != "q_"}
+    assert still == (of_model if name == "forward-kl" else set())
+
+
+def weights_of(backend, fitted):
+    return fitted.program.to_weights(*((fitted.params,) if backend.name == "numpyro" else ()))
+
+
+# --- bad input ------------------------------------------------------------------------------
+
+
+BAD_LABELS = {
+    "too large": (
+        [0, 2, 3, 1, 5],
+        ValueError,
+        r"labels must be 0, \.\.\., 2; 2 are not.* 3 at row 2",
+    ),
+    "negative": ([0, -1, 0, 1, 2], ValueError, "the first is -1 at row 1"),
+    "too few": ([0, 1], ValueError, r"labels must have shape \(5,\), got shape \(2,\)"),
+    "one-hot": (np.eye(5, 3, dtype=int), ValueError, r"got shape \(5, 3\); give one class a row"),
+    "not whole": ([0.0, 1.0, 2.0, 0.5, 1.0], TypeError, "labels must be whole numbers 0, .*float"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_bad_labels_are_named_with_row_and_value(backend, case):
+    labels, error, message = BAD_LABELS[case]
+    program = build(backend, 2, labels=True)
+    x = np.zeros((5, 6), np.float32)
+    labels = np.asarray(labels)
+    labels = labels.astype(np.float32) if labels.dtype == float else labels
+    with pytest.raises(error, match=message):
+        program.check_rows(backend.array(x), backend.array(labels))
+    for fn in (program.model, program.guide):
+        with pytest.raises(error, match=message):
+            run(backend, fn, x, labels)
+    program.check_rows(backend.array(x), backend.array(np.arange(5) % 3))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_refuse_a_label_out_of_range(backend, kernel, tmp_path):
+    fitted, x = labelled(backend, tmp_path / "w")
+    labels = LABELS.copy()
+    labels[4] = 3
+    with pytest.raises(ValueError, match=r"labels must be 0, \.\.\., 2; 1 are not.* 3 at row 4"):
+        backend.run(
+            getattr(backend.api, kernel)(fitted.model, fitted.guide),
+            backend.array(x), backend.array(labels), num_samples=2,
+        )  # fmt: skip
+
+
+def test_labels_are_looked_at_where_they_are_known():
+    """Within a compiled function the values are not; the shape is."""
+    jax = pytest.importorskip("jax")
+    from numpyro.handlers import seed
+
+    from ppl_vae.numpyro import ConditionalVAE
+
+    program = ConditionalVAE((6,), (2,), 3, ((),))
+    compiled = jax.jit(seed(program.model, 0))
+    x = np.zeros((2, 6), np.float32)
+    compiled(x, np.array([0, 7]))
+    with pytest.raises(ValueError, match=r"labels must have shape \(2,\), got shape \(3,\)"):
+        compiled(x, np.array([0, 1, 2]))
+
+
+WRONG = {
+    "prior": ({"prior": "flat"}, ValueError, "prior must be one of learned, standard, got 'flat'"),
+    "no classes": ({"num_classes": 0}, ValueError, "num_classes must be at least 1"),
+    "half a class": ({"num_classes": 2.5}, TypeError, "num_classes=10, got"),
+    "blocks": ({"hidden": ((5,),)}, ValueError, "each of the 2 stochastic layers.*got 1 blocks"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_named(backend, case):
+    arguments, error, message = WRONG[case]
+    with pytest.raises(error, match=message):
+        backend.api.ConditionalVAE(
+            **{"event_shape": (6,), "latent_dims": (3, 2), "num_classes": 3, **arguments}
+        )
+
+
+def test_signatures_are_the_same():
+    import inspect
+
+    twins = [pytest.importorskip(f"ppl_vae.{name}") for name in ("numpyro", "pyro")]
+    for name in ("HierarchicalVAE", "ConditionalVAE"):
+        for method in ("__init__", "model", "guide", "architecture", "from_architecture"):
+            ours, theirs = (
+                inspect.signature(getattr(getattr(twin, name), method)).parameters for twin in twins
+            )
+            assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+                (p.name, p.kind, p.default) for p in theirs.values()
+            ]
