@@ -17,6 +17,7 @@ __all__ = ["read_checkpoint", "write_checkpoint"]
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
 _SETTINGS = "settings"
+_LONGEST = 120  # letters of a setting in a message
 
 
 def write_checkpoint(
@@ -78,13 +79,23 @@ def read_checkpoint(
 def _require_same_settings(
     path: str | os.PathLike[str], written: Mapping[str, str], settings: Mapping[str, str]
 ) -> None:
+    told = {name: written.get(name, "not known") for name in settings}
     changes = [
-        f"{name} was {written.get(name, 'not known')} and is {value}"
-        for name, value in settings.items()
-        if written.get(name) != value
+        f"{name} was {_around(old, settings[name])} and is {_around(settings[name], old)}"
+        for name, old in told.items()
+        if old != settings[name]
     ]
     if changes:
         raise _another_run(path, "; ".join(changes))
+
+
+def _around(words: str, other: str) -> str:
+    """The part of long words in which they differ from others."""
+    if len(words) <= _LONGEST:
+        return words
+    first = len(os.path.commonprefix([words, other]))
+    begin, end = max(first - _LONGEST // 2, 0), first + _LONGEST // 2
+    return f"{'...' * (begin > 0)}{words[begin:end]}{'...' * (end < len(words))}"
 
 
 def _another_run(path: str | os.PathLike[str], difference: str) -> ValueError:

@@ -252,6 +252,36 @@ def test_clipped_gradients(backend):
     assert max(np.abs(free[name] - start[name]).max() for name in free) > 1e-2
 
 
+# --- warm starts -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("elbo", "iwae"), ("iwae", "elbo")], ids=["vae_to_iwae", "iwae_to_vae"]
+)
+def test_warm_start(backend, first, then):
+    """The second objective goes on from the first one's weights, not the other way round.
+
+    Each is told by its loss where the weights stay: that of the bound, at those weights.
+    """
+    objectives = {
+        "elbo": backend.api.ELBO(num_particles=50), "iwae": backend.api.IWAE(num_particles=50)
+    }  # fmt: skip
+    options = {"num_steps": 60, "batch_size": 24, "learning_rate": 0.02}
+    begun = backend.fit(small_vae(backend), X, objective=objectives[first], **options)
+    trained = weights(backend, begun)
+    options.update(num_steps=20, learning_rate=1e-30)
+    again, other = (
+        backend.fit(begun, X, seed=5, objective=objectives[name], **options)
+        for name in (first, then)
+    )
+    for name, value in weights(backend, other).items():
+        np.testing.assert_allclose(value, trained[name], atol=1e-25)
+    gap = again.losses.mean() - other.losses.mean()
+    assert gap > 0.01 if then == "iwae" else gap < -0.01  # the bound of IWAE is above the ELBO
+    options.update(num_steps=3, learning_rate=0.02)
+    backend.fit(other, X, objective=objectives[then], **options)
+
+
 # --- checkpoints ----------------------------------------------------------------------------
 
 
