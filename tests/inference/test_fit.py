@@ -261,12 +261,13 @@ def test_clipped_gradients(backend):
 def test_warm_start(backend, first, then):
     """The second objective goes on from the first one's weights, not the other way round.
 
-    Each is told by its loss where the weights stay: that of the bound, at those weights.
+    Each is told by its loss where the weights stay: of the same draws the log of the mean weight
+    is never below the mean of the logs.
     """
     objectives = {
         "elbo": backend.api.ELBO(num_particles=50), "iwae": backend.api.IWAE(num_particles=50)
     }  # fmt: skip
-    options = {"num_steps": 60, "batch_size": 24, "learning_rate": 0.02}
+    options = {"num_steps": 15, "batch_size": 24, "learning_rate": 0.02}
     begun = backend.fit(small_vae(backend), X, objective=objectives[first], **options)
     trained = weights(backend, begun)
     options.update(num_steps=20, learning_rate=1e-30)
@@ -276,8 +277,8 @@ def test_warm_start(backend, first, then):
     )
     for name, value in weights(backend, other).items():
         np.testing.assert_allclose(value, trained[name], atol=1e-25)
-    gap = again.losses.mean() - other.losses.mean()
-    assert gap > 0.01 if then == "iwae" else gap < -0.01  # the bound of IWAE is above the ELBO
+    gap = again.losses - other.losses
+    assert (gap > 0).all() if then == "iwae" else (gap < 0).all()
     options.update(num_steps=3, learning_rate=0.02)
     backend.fit(other, X, objective=objectives[then], **options)
 
