@@ -93,7 +93,8 @@ def _around(words: str, other: str) -> str:
     """The part of long words in which they differ from others."""
     if len(words) <= _LONGEST:
         return words
-    first = len(os.path.commonprefix([words, other]))
+    pairs = enumerate(zip(words, other, strict=False))
+    first = next((i for i, (a, b) in pairs if a != b), min(len(words), len(other)))
     begin, end = max(first - _LONGEST // 2, 0), first + _LONGEST // 2
     return f"{'...' * (begin > 0)}{words[begin:end]}{'...' * (end < len(words))}"
 

@@ -49,6 +49,7 @@ from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.numpyro.optimisers import preset_optimizer
 from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.numpyro.replicas import fit_replicas
 from ppl_vae.inference.numpyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
@@ -102,6 +103,7 @@ __all__ = [
     "ess_bulk",
     "ess_tail",
     "fit",
+    "fit_replicas",
     "grid_posterior",
     "load",
     "log_likelihood",

@@ -46,6 +46,7 @@ from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.pyro.optimisers import preset_optimizer
 from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.pyro.replicas import fit_replicas
 from ppl_vae.inference.pyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
@@ -100,6 +101,7 @@ __all__ = [
     "ess_bulk",
     "ess_tail",
     "fit",
+    "fit_replicas",
     "grid_posterior",
     "load",
     "log_likelihood",

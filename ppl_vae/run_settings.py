@@ -1,7 +1,9 @@
 """What a training was told: checked once for both twins, and in words, for its checkpoint."""
 
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -11,33 +13,73 @@ import numpy as np
 
 from ppl_vae.schedules import Schedule
 
-__all__ = ["check_options", "describe", "describe_run"]
+__all__ = ["TrainingOptions", "describe"]
 
 
-def check_options(
-    num_steps: int,
-    batch_size: int,
-    learning_rate: float | Schedule | None,
-    optimizer: Any,
-    clip_norm: float | None,
-) -> None:
-    """Raise a `ValueError` if the options of a training make no sense."""
-    for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-    if learning_rate is not None and optimizer is not None:
-        raise ValueError(
-            f"learning_rate={learning_rate!r} is Adam's, and there is an optimizer of your own: "
-            "give the learning rate to that one."
-        )
-    is_known = learning_rate is None or isinstance(learning_rate, Schedule)
-    if not (is_known or (isinstance(learning_rate, Real) and float(learning_rate) > 0)):
-        raise ValueError(
-            f"learning_rate must be positive, got {learning_rate!r}; one that changes is a "
-            "schedule of ppl_vae.schedules."
-        )
-    if not (clip_norm is None or clip_norm > 0):
-        raise ValueError(f"clip_norm must be positive or None, got {clip_norm!r}.")
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The options of `fit`, with what they are by default; see there.
+
+    Raises:
+        ValueError: if they make no sense.
+    """
+
+    mask: Any = None
+    objective: Any = "elbo"
+    num_steps: int = 5_000
+    batch_size: int = 128
+    shuffle: bool = True
+    transform: Any = None
+    learning_rate: float | Schedule | None = None
+    optimizer: Any = None
+    clip_norm: float | None = None
+    validation: Any = None
+    site: str = "x"
+    checkpoint: str | os.PathLike[str] | None = None
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+        rate = self.learning_rate
+        if rate is not None and self.optimizer is not None:
+            raise ValueError(
+                f"learning_rate={rate!r} is Adam's, and there is an optimizer of your own: "
+                "give the learning rate to that one."
+            )
+        is_known = rate is None or isinstance(rate, Schedule)
+        if not (is_known or (isinstance(rate, Real) and float(rate) > 0)):
+            raise ValueError(
+                f"learning_rate must be positive, got {rate!r}; one that changes is a "
+                "schedule of ppl_vae.schedules."
+            )
+        if not (self.clip_norm is None or self.clip_norm > 0):
+            raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm!r}.")
+
+    def words(self, program: Any, x: Any, **more: Any) -> dict[str, str]:
+        """Return what a checkpoint must know of the run, or nothing if there is none.
+
+        How long the run is may change, and so may what is shown.
+
+        Args:
+            program: what is trained; its weights are not part of the words.
+            x: the data.
+            **more: other settings, as `describe` takes them.
+        """
+        if self.checkpoint is None:
+            return {}
+        names = (
+            "objective", "batch_size", "shuffle", "transform", "learning_rate", "optimizer",
+            "clip_norm", "site",
+        )  # fmt: skip
+        told = {**{name: getattr(self, name) for name in names}, **more}
+        return {
+            **{name: describe(value) for name, value in told.items()},
+            "program": _program(getattr(program, "program", program)),
+            "data": ", ".join(_fingerprints((x, self.mask, self.validation))),
+        }
 
 
 def describe(value: Any) -> str:
@@ -58,21 +100,6 @@ def describe(value: Any) -> str:
         False
     """
     return _words(value, ())
-
-
-def describe_run(program: Any, data: Any, **options: Any) -> dict[str, str]:
-    """Return words for each of the options of a training, and for its program and data.
-
-    Args:
-        program: what is trained; its weights are not part of the words.
-        data: arrays, or tuples of them; None where there is none.
-        **options: settings by name, as `describe` takes them.
-    """
-    return {
-        **{name: describe(option) for name, option in options.items()},
-        "program": _program(getattr(program, "program", program)),
-        "data": ", ".join(_fingerprints(data)),
-    }
 
 
 def _program(program: Any) -> str:

@@ -14,7 +14,7 @@ from ppl_vae.inference.numpyro.rows import rows_of
 from ppl_vae.inference.numpyro.transforms import Transform
 from ppl_vae.masks import check_data
 
-__all__ = ["Epochs", "Rows", "check_rows", "with_mask"]
+__all__ = ["Epochs", "Keys", "Rows", "check_rows", "with_mask"]
 
 
 class Rows(NamedTuple):
@@ -25,8 +25,17 @@ class Rows(NamedTuple):
     args: tuple[Any, ...]
 
 
+class Keys(NamedTuple):
+    """The keys of a training; those of epochs and steps are folded into them."""
+
+    init: Array
+    epochs: Array
+    transform: Array
+    validation: Array
+
+
 def check_rows(
-    key: Array, program: Any, transform: Transform | None, x: Any, mask: Any, args: Any, site: str
+    program: Any, transform: Transform | None, x: Any, mask: Any, args: Any, site: str
 ) -> Rows:
     """Return the rows as training takes them, or raise a `ValueError` for what no program takes.
 
@@ -40,7 +49,7 @@ def check_rows(
         return rows
     shown = _with_nan(rows)
     if transform is not None:
-        shown = transform(key, shown)
+        shown = transform(random.key(0), shown)
         if jnp.shape(shown) != rows.x.shape:
             raise ValueError(
                 "transform must return rows of the shape that it gets, "
@@ -69,13 +78,13 @@ class Epochs:
     shuffle: bool
     transform: Transform | None
 
-    def start(self, key: Array, key_transform: Array, params: Any, rows: Rows) -> Any:
+    def start(self, keys: Keys, params: Any, rows: Rows) -> Any:
         """Return SVI's first state, with weights `params` if they are not None."""
-        batch = self._batch(key_transform, rows, jnp.arange(self.batch_size))
-        return self.svi.init(key, batch.x, *batch.args, mask=batch.mask, init_params=params)
+        batch = self._batch(keys.transform, rows, jnp.arange(self.batch_size))
+        return self.svi.init(keys.init, batch.x, *batch.args, mask=batch.mask, init_params=params)
 
     def run(
-        self, state: Any, key: Array, key_transform: Array, steps: tuple[Any, Any, Any], rows: Rows
+        self, state: Any, keys: Keys, epoch: Any, steps: tuple[Any, Any, Any], rows: Rows
     ) -> tuple[Any, Array]:
         """Run through the rows once; return the state and the loss per row of every step.
 
@@ -83,12 +92,13 @@ class Epochs:
         """
         first_step, begin, end = steps
         order = jnp.arange(self.num_rows)
-        order = random.permutation(key, order) if self.shuffle else order
+        if self.shuffle:
+            order = random.permutation(random.fold_in(keys.epochs, epoch), order)
         num_steps = self.num_rows // self.batch_size
         batches = order[: num_steps * self.batch_size].reshape(num_steps, self.batch_size)
 
         def update(state: Any, index: Array, step: Array) -> tuple[Any, Array]:
-            batch = self._batch(random.fold_in(key_transform, step), rows, index)
+            batch = self._batch(random.fold_in(keys.transform, step), rows, index)
             state, loss = self.svi.update(state, batch.x, *batch.args, mask=batch.mask, step=step)
             return state, loss / self.batch_size
 
@@ -99,13 +109,13 @@ class Epochs:
 
         return lax.scan(body, state, (batches, first_step + jnp.arange(num_steps)))
 
-    def loss(self, state: Any, key: Array, step: Array, rows: Rows) -> Array:
+    def loss(self, state: Any, keys: Keys, step: Any, rows: Rows) -> Array:
         """Return the loss per row of all `rows`, in mini-batches, with nothing learned."""
         num_rows = len(rows.x)
         size = min(self.batch_size, num_rows)
 
         def of_batch(number: Array, index: Array) -> Array:
-            key_transform, key_loss = random.split(random.fold_in(key, number))
+            key_transform, key_loss = random.split(random.fold_in(keys.validation, number))
             batch = self._batch(key_transform, rows, index)
             at = state._replace(rng_key=key_loss)
             return self.svi.evaluate(at, batch.x, *batch.args, mask=batch.mask, step=step)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from jax import Array, random
 from numpyro.infer import SVI
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
-from ppl_vae.inference.numpyro.epochs import Epochs, check_rows, with_mask
+from ppl_vae.inference.numpyro.epochs import Epochs, Keys, Rows, check_rows, with_mask
 from ppl_vae.inference.numpyro.fitted import Fitted, pair_of
 from ppl_vae.inference.numpyro.named_objectives import find_objective
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.optimisers import build_optimizer
 from ppl_vae.inference.numpyro.transforms import Transform
 from ppl_vae.progress import Progress
-from ppl_vae.run_settings import check_options, describe_run
+from ppl_vae.run_settings import TrainingOptions
 from ppl_vae.schedules import Schedule
 
 __all__ = ["Fitted", "fit"]
@@ -85,45 +85,82 @@ def fit(
         >>> fitted.losses.shape
         (20,)
     """
-    check_options(num_steps, batch_size, learning_rate, optimizer, clip_norm)
-    data = None if checkpoint is None else (x, mask, validation)
-    settings = describe_run(
-        program, data, seed=str(random.key_data(key)), objective=objective, batch_size=batch_size,
+    options = TrainingOptions(
+        mask=mask, objective=objective, num_steps=num_steps, batch_size=batch_size,
         shuffle=shuffle, transform=transform, learning_rate=learning_rate, optimizer=optimizer,
-        clip_norm=clip_norm, site=site,
+        clip_norm=clip_norm, validation=validation, site=site, checkpoint=checkpoint,
+        progress_bar=progress_bar,
     )  # fmt: skip
-    key_init, key_epochs, key_transform, key_validation = random.split(key, 4)
-    program, first_params = _start(program)
-    model, guide = pair_of(program)
-    rows = check_rows(key_transform, program, transform, x, mask, args, site)
-    held_out = None
-    if validation is not None:
-        seen, *more = validation if isinstance(validation, tuple) else (validation,)
-        held_out = check_rows(key_transform, program, transform, seen, None, tuple(more), site)
-    batch_size = min(batch_size, len(rows.x))
-    descent = build_optimizer(optimizer, learning_rate, clip_norm, batch_size)
-    svi = SVI(with_mask(model), with_mask(guide), descent, find_objective(objective, site))
-    epochs = Epochs(svi, len(rows.x), batch_size, shuffle, transform)
-    state = epochs.start(key_init, key_transform, first_params, rows)
-    run, loss_of = jax.jit(epochs.run), jax.jit(epochs.loss)
+    training = prepare(program, x, args, options)
+    keys = Keys(*random.split(key, 4))
+    state = training.epochs.start(keys, training.params, training.rows)
+    run, loss_of = jax.jit(training.epochs.run), jax.jit(training.epochs.loss)
+    words = options.words(program, x, seed=str(random.key_data(key)))
+    progress = training.progress(options.num_steps)
+    state = descend(training, run, loss_of, state, keys, progress, options, words)
+    params = training.epochs.svi.get_params(state)
+    return Fitted(training.program, params, progress.losses, progress.validation_losses)
 
-    has_validation = held_out is not None
-    progress = Progress(num_steps, len(rows.x) // batch_size, has_validation=has_validation)
-    if checkpoint is not None and Path(checkpoint).exists():
-        state = _resume(checkpoint, state, progress, settings)
-    for epoch, steps in progress.epochs(progress_bar):
+
+class Training(NamedTuple):
+    """A program and its data, ready to be trained."""
+
+    program: Any
+    params: dict[str, Any] | None
+    epochs: Epochs
+    rows: Rows
+    held_out: Rows | None
+
+    def progress(self, num_steps: int, *lead: int) -> Progress:
+        """Return a beginning, with losses of leading axes `lead`."""
+        steps_per_epoch = self.epochs.num_rows // self.epochs.batch_size
+        has_validation = self.held_out is not None
+        return Progress(num_steps, steps_per_epoch, has_validation=has_validation, lead=lead)
+
+
+def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOptions) -> Training:
+    """Check program and data, and bring them together."""
+    site, transform = options.site, options.transform
+    program, params = _start(program)
+    model, guide = pair_of(program)
+    rows = check_rows(program, transform, x, options.mask, args, site)
+    held_out = None
+    if options.validation is not None:
+        whole = options.validation
+        seen, *more = whole if isinstance(whole, tuple) else (whole,)
+        held_out = check_rows(program, transform, seen, None, tuple(more), site)
+    num_rows = len(rows.x)
+    batch_size = min(options.batch_size, num_rows)
+    optimizer = build_optimizer(
+        options.optimizer, options.learning_rate, options.clip_norm, batch_size
+    )
+    objective = find_objective(options.objective, site)
+    svi = SVI(with_mask(model), with_mask(guide), optimizer, objective)
+    epochs = Epochs(svi, num_rows, batch_size, options.shuffle, transform)
+    return Training(program, params, epochs, rows, held_out)
+
+
+def descend(
+    training: Training, run: Any, loss_of: Any, state: Any, keys: Keys, progress: Progress,
+    options: TrainingOptions, words: dict[str, str],
+) -> Any:  # fmt: skip
+    """Run the epochs that are left, and return the state; the losses go into `progress`.
+
+    `run` and `loss_of` are compiled `Epochs.run` and `Epochs.loss`, of one state or of many.
+    """
+    path = options.checkpoint
+    if path is not None and Path(path).exists():
+        state = _resume(path, state, progress, words)
+    for epoch, steps in progress.epochs(options.progress_bar):
         first, begin, end = steps
-        key_epoch = random.fold_in(key_epochs, epoch)
-        state, losses = run(state, key_epoch, key_transform, steps, rows)
-        progress.record(np.asarray(losses)[begin - first : end - first])
-        if held_out is not None:
-            loss = loss_of(state, key_validation, end - 1, held_out)
-            progress.validation_losses[epoch] = loss
-        if checkpoint is not None:
-            arrays = {**_arrays(state), **progress.arrays()}
-            write_checkpoint(checkpoint, arrays, settings)
-    params = svi.get_params(state)
-    return Fitted(program, params, progress.losses, progress.validation_losses)
+        state, losses = run(state, keys, epoch, steps, training.rows)
+        progress.record(np.asarray(losses)[..., begin - first : end - first])
+        if training.held_out is not None:
+            loss = loss_of(state, keys, end - 1, training.held_out)
+            progress.validation_losses[..., epoch] = loss
+        if path is not None:
+            write_checkpoint(path, {**_arrays(state), **progress.arrays()}, words)
+    return state
 
 
 def _start(program: Any) -> tuple[Any, dict[str, Any] | None]:

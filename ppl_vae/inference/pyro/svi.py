@@ -3,14 +3,14 @@
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pyro.optim import PyroOptim
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
-from ppl_vae.inference.pyro.epochs import Epochs, check_rows
+from ppl_vae.inference.pyro.epochs import Epochs, Rows, check_rows
 from ppl_vae.inference.pyro.fitted import Fitted, pair_of
 from ppl_vae.inference.pyro.mcmc import as_numpy, random_state, set_random_state
 from ppl_vae.inference.pyro.named_objectives import find_objective
@@ -18,7 +18,7 @@ from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.optimisers import Descent, build_optimizer
 from ppl_vae.inference.pyro.transforms import Transform
 from ppl_vae.progress import Progress
-from ppl_vae.run_settings import check_options, describe_run
+from ppl_vae.run_settings import TrainingOptions
 from ppl_vae.schedules import Schedule
 
 __all__ = ["Fitted", "fit"]
@@ -86,39 +86,73 @@ def fit(
         >>> fitted.losses.shape
         (20,)
     """
-    check_options(num_steps, batch_size, learning_rate, optimizer, clip_norm)
-    data = None if checkpoint is None else (as_numpy(x), as_numpy(mask), validation)
-    settings = describe_run(
-        program, data, objective=objective, batch_size=batch_size, shuffle=shuffle,
-        transform=transform, learning_rate=learning_rate, optimizer=optimizer,
-        clip_norm=clip_norm, site=site,
+    options = TrainingOptions(
+        mask=mask, objective=objective, num_steps=num_steps, batch_size=batch_size,
+        shuffle=shuffle, transform=transform, learning_rate=learning_rate, optimizer=optimizer,
+        clip_norm=clip_norm, validation=validation, site=site, checkpoint=checkpoint,
+        progress_bar=progress_bar,
     )  # fmt: skip
+    training = prepare(program, x, args, options)
+    seed = int(torch.randint(2**62, ()))
+    words = options.words(program, x)
+    progress = training.progress(options.num_steps)
+    descend(training, seed, progress, options, words)
+    return Fitted(training.program, progress.losses, progress.validation_losses)
+
+
+class Training(NamedTuple):
+    """A program and its data, ready to be trained."""
+
+    program: Any
+    descent: Descent
+    epochs: Epochs
+    rows: Rows
+    held_out: Rows | None
+
+    def progress(self, num_steps: int) -> Progress:
+        """Return a beginning."""
+        steps_per_epoch = self.epochs.num_rows // self.epochs.batch_size
+        return Progress(num_steps, steps_per_epoch, has_validation=self.held_out is not None)
+
+
+def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOptions) -> Training:
+    """Check program and data, and bring them together."""
+    site, transform = options.site, options.transform
     program = program.program if isinstance(program, Fitted) else program
     model, guide = pair_of(program)
-    rows = check_rows(program, transform, x, mask, args, site)
+    rows = check_rows(program, transform, x, options.mask, args, site)
     held_out = None
-    if validation is not None:
-        seen, *more = validation if isinstance(validation, tuple) else (validation,)
+    if options.validation is not None:
+        whole = options.validation
+        seen, *more = whole if isinstance(whole, tuple) else (whole,)
         held_out = check_rows(program, transform, seen, None, tuple(more), site)
-    batch_size = min(batch_size, len(rows.x))
-    objective = find_objective(objective, site)
-    epochs = Epochs(model, guide, objective, len(rows.x), batch_size, shuffle, transform)
-    descent = build_optimizer(optimizer, learning_rate, clip_norm, epochs.start(rows))
-    seed = int(torch.randint(2**62, ()))
+    num_rows = len(rows.x)
+    batch_size = min(options.batch_size, num_rows)
+    objective = find_objective(options.objective, site)
+    epochs = Epochs(model, guide, objective, num_rows, batch_size, options.shuffle, transform)
+    descent = build_optimizer(
+        options.optimizer, options.learning_rate, options.clip_norm, epochs.start(rows)
+    )
+    return Training(program, descent, epochs, rows, held_out)
 
-    has_validation = held_out is not None
-    progress = Progress(num_steps, len(rows.x) // batch_size, has_validation=has_validation)
-    if checkpoint is not None and Path(checkpoint).exists():
-        seed = _resume(checkpoint, descent, progress, settings)
-    for epoch, steps in progress.epochs(progress_bar):
-        for loss in epochs.run(descent, seed + epoch, steps, rows):
+
+def descend(
+    training: Training, seed: int, progress: Progress, options: TrainingOptions,
+    words: dict[str, str],
+) -> None:  # fmt: skip
+    """Run the epochs that are left; the losses go into `progress`."""
+    path, epochs = options.checkpoint, training.epochs
+    if path is not None and Path(path).exists():
+        seed = _resume(path, training.descent, progress, words)
+    for epoch, steps in progress.epochs(options.progress_bar):
+        for loss in epochs.run(training.descent, seed + epoch, steps, training.rows):
             progress.record(np.array([loss]))
-        if held_out is not None:
-            progress.validation_losses[epoch] = epochs.loss(2**62 + seed, steps[-1] - 1, held_out)
-        if checkpoint is not None:
-            arrays = {**_arrays(descent, seed), **progress.arrays()}
-            write_checkpoint(checkpoint, arrays, settings)
-    return Fitted(program, progress.losses, progress.validation_losses)
+        if training.held_out is not None:
+            loss = epochs.loss(2**62 + seed, steps[-1] - 1, training.held_out)
+            progress.validation_losses[epoch] = loss
+        if path is not None:
+            arrays = {**_arrays(training.descent, seed), **progress.arrays()}
+            write_checkpoint(path, arrays, words)
 
 
 # --- checkpoints ----------------------------------------------------------------------------
