@@ -46,12 +46,15 @@ from ppl_vae.inference.numpyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.numpyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
+from ppl_vae.inference.numpyro.optimisers import preset_optimizer
 from ppl_vae.inference.numpyro.pooling import pool
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.numpyro.replicas import fit_replicas
 from ppl_vae.inference.numpyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
+from ppl_vae.inference.numpyro.transforms import dynamic_binarisation
 from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.numpyro.conditional_vae import ConditionalVAE
 from ppl_vae.models.numpyro.files import load
@@ -100,9 +103,11 @@ __all__ = [
     "conditional_log_likelihood",
     "convergence",
     "diagnose",
+    "dynamic_binarisation",
     "ess_bulk",
     "ess_tail",
     "fit",
+    "fit_replicas",
     "grid_posterior",
     "load",
     "log_likelihood",
@@ -112,6 +117,7 @@ __all__ = [
     "mcse_mean",
     "pattern_missingness",
     "pool",
+    "preset_optimizer",
     "register_rule",
     "resampling",
     "rhat",

@@ -43,13 +43,16 @@ from ppl_vae.inference.pyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.pyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
+from ppl_vae.inference.pyro.optimisers import preset_optimizer
 from ppl_vae.inference.pyro.pooling import pool
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
+from ppl_vae.inference.pyro.replicas import fit_replicas
 from ppl_vae.inference.pyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
 from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
+from ppl_vae.inference.pyro.transforms import dynamic_binarisation
 from ppl_vae.inference_data import completed, to_inference_data
 from ppl_vae.models.pyro.conditional_vae import ConditionalVAE
 from ppl_vae.models.pyro.files import load
@@ -98,9 +101,11 @@ __all__ = [
     "conditional_log_likelihood",
     "convergence",
     "diagnose",
+    "dynamic_binarisation",
     "ess_bulk",
     "ess_tail",
     "fit",
+    "fit_replicas",
     "grid_posterior",
     "load",
     "log_likelihood",
@@ -110,6 +115,7 @@ __all__ = [
     "mcse_mean",
     "pattern_missingness",
     "pool",
+    "preset_optimizer",
     "register_rule",
     "resampling",
     "rhat",

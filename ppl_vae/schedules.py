@@ -7,11 +7,15 @@ subclass of `Schedule` with `__call__`; the step may be an int or a traced array
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from numbers import Real
 from typing import Any, TypeVar
 
-__all__ = ["Constant", "Cosine", "Cyclic", "Linear", "Schedule", "at_step", "check_weight"]
+__all__ = [
+    "Constant", "Cosine", "Cyclic", "Linear", "Schedule", "Stages", "at_step", "check_weight",
+]  # fmt: skip
 
 Settings = TypeVar("Settings")
 
@@ -146,6 +150,56 @@ class Cyclic(Schedule):
     def __call__(self, step: Any) -> Any:
         share = _clip(step % self.period / (self.period * self.ramp))
         return self.start + (self.stop - self.start) * share
+
+
+@dataclass(frozen=True)
+class Stages(Schedule):
+    """A value for each stage, constant within it; the last one stays.
+
+        values[i]  where  lengths[0] + ... + lengths[i - 1] <= step < lengths[0] + ... + lengths[i]
+
+    A run that is shorter than all stages together keeps the values of those that it reaches: to
+    train for the first two, `num_steps=stages.ends[1]`. The stages of Burda et al. (2016) are
+    `ppl_vae.presets.PRESETS["paper"].stages(steps_per_epoch)`.
+
+    Args:
+        values: one for each stage.
+        lengths: steps of each stage, at least 1.
+
+    Raises:
+        ValueError: if there is no stage, a length below 1, or not one length for each value.
+
+    Example:
+        >>> stages = Stages((1.0, 0.1), (2, 3))
+        >>> [stages(step) for step in (0, 1, 2, 4, 9)]
+        [1.0, 1.0, 0.1, 0.1, 0.1]
+        >>> stages.ends
+        (2, 5)
+    """
+
+    values: Sequence[float]
+    lengths: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not self.values or len(self.values) != len(self.lengths):
+            raise ValueError(
+                f"Stages need one length for each value, got {len(self.values)} values and "
+                f"{len(self.lengths)} lengths."
+            )
+        for length in self.lengths:
+            _require_positive("the length of a stage", length)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Steps that are done when each stage is."""
+        return tuple(accumulate(self.lengths))
+
+    def __call__(self, step: Any) -> Any:
+        begins = (0, *self.ends[:-1])
+        # Of all summands one is not zero, so that the sum is a stage's value to the last bit.
+        before_last = zip(self.values, begins, self.ends[:-1], strict=False)
+        stages = (value * ((step >= begin) & (step < end)) for value, begin, end in before_last)
+        return sum(stages, self.values[-1] * (step >= begins[-1]))
 
 
 def at_step(settings: Settings, step: Any) -> Settings:

@@ -1,65 +1,27 @@
-"""Training a program: `fit`, a mini-batch loop with torch's Adam."""
+"""Training a program: `fit`, mini-batches through an optimiser of torch."""
 
+import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyro
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from pyro.optim import PyroOptim
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
+from ppl_vae.inference.pyro.epochs import Epochs, Rows, check_rows
+from ppl_vae.inference.pyro.fitted import Fitted, pair_of
 from ppl_vae.inference.pyro.mcmc import as_numpy, random_state, set_random_state
 from ppl_vae.inference.pyro.named_objectives import find_objective
 from ppl_vae.inference.pyro.objectives import Objective
-from ppl_vae.inference.pyro.program import split_data
-from ppl_vae.inference.pyro.rows import rows_of
-from ppl_vae.masks import check_data
-from ppl_vae.schedules import Schedule, at_step
-from ppl_vae.weights import write_weights
+from ppl_vae.inference.pyro.optimisers import Descent, build_optimizer
+from ppl_vae.inference.pyro.transforms import Transform
+from ppl_vae.progress import Progress
+from ppl_vae.run_settings import TrainingOptions
+from ppl_vae.schedules import Schedule
 
 __all__ = ["Fitted", "fit"]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained program.
-
-    `model` and `guide` have the weights inside: they go into kernels, `Predictive` and SVI as they
-    are. `losses` holds minus the bound per row and step, in nats, shape (num_steps,).
-    """
-
-    program: Any
-    losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-
-    @property
-    def model(self) -> Callable[..., Any]:
-        """The model with the trained weights."""
-        return _pair(self.program)[0]
-
-    @property
-    def guide(self) -> Callable[..., Any]:
-        """The guide with the trained weights."""
-        return _pair(self.program)[1]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and architecture to a safetensors file that both twins open.
-
-        Raises:
-            TypeError: if the program is a plain (model, guide) pair, whose architecture is unknown.
-        """
-        if not hasattr(self.program, "to_weights"):
-            raise TypeError(
-                "Only a VAE of this library knows its architecture. Save the weights of a "
-                "(model, guide) pair yourself, for example with `pyro.get_param_store().save`."
-            )
-        header = {"architecture": self.program.architecture()}
-        write_weights(path, self.program.to_weights(), header)
 
 
 def fit(
@@ -70,8 +32,12 @@ def fit(
     objective: str | Objective = "elbo",
     num_steps: int = 5_000,
     batch_size: int = 128,
-    learning_rate: float | Schedule = 1e-3,
+    shuffle: bool = True,
+    transform: Transform | None = None,
+    learning_rate: float | Schedule | None = None,
+    optimizer: PyroOptim | None = None,
     clip_norm: float | None = None,
+    validation: Any = None,
     site: str = "x",
     checkpoint: str | os.PathLike[str] | None = None,
     progress_bar: bool = True,
@@ -81,7 +47,8 @@ def fit(
     The program's own weights are trained, in place. The random draws follow `pyro.set_rng_seed`.
 
     Args:
-        program: a `VAE`, a pair (model, guide), or a `Fitted` to train on from its weights.
+        program: a `VAE`, a pair (model, guide), or a `Fitted` to train on from its weights. Its
+            method `check_rows(x, *args)`, if it has one, is called first.
         x: data, shape (rows, *event), NaN where missing; on the device of the weights.
         *args: further arguments of model and guide; tensors with one entry a row are cut into the
             same mini-batches.
@@ -89,18 +56,25 @@ def fit(
         objective: "elbo", "analytic-elbo", "stl", "iwae", "normalised-iwae", "iwae-stl", "dreg",
             "gdreg", "rws", "rws-dreg", "jvi", "ciwae", "renyi" or "forward-kl", or an objective of
             `ppl_vae.pyro`, whose schedules get the step from here.
-        num_steps: gradient steps (Adam).
-        batch_size: rows per step; rows are reshuffled every epoch, its last incomplete batch is
-            left out.
-        learning_rate: Adam's step size, or a schedule such as `schedules.Cosine`.
+        num_steps: gradient steps.
+        batch_size: rows per step; an epoch's last incomplete batch is left out.
+        shuffle: reshuffle the rows every epoch, or take them in their order.
+        transform: `transform(x)`, done to each mini-batch, such as `dynamic_binarisation`; x is NaN
+            where missing, and stays missing there.
+        learning_rate: Adam's step size, by default 1e-3, or a schedule such as `schedules.Stages`.
+        optimizer: one of `pyro.optim` in place of Adam, whose lr may be a schedule; its gradient is
+            that of the mean loss per row.
         clip_norm: largest norm of the gradient of the mean loss per row; None for any.
+        validation: rows to record the loss of after every epoch, like x, or (x, *args); never
+            trained on. They are transformed too, with the same draws at every epoch.
         site: name of the data site.
         checkpoint: file to go on from if it exists, and to write after every epoch; with the same
             data and options the result is that of a run that was not interrupted.
         progress_bar: show steps and loss.
 
     Raises:
-        ValueError: bad data or options, or a checkpoint of another run.
+        ValueError: bad data or options, or a checkpoint of another run; says what differs.
+        TypeError: what is no program, objective or optimiser.
         FloatingPointError: the loss stopped being finite; names the step.
 
     Example:
@@ -112,152 +86,102 @@ def fit(
         >>> fitted.losses.shape
         (20,)
     """
-    _check_options(num_steps, batch_size, learning_rate, clip_norm)
-    check_data(as_numpy(x), as_numpy(mask), site=site)
-    data = (*split_data(torch.as_tensor(x), mask), args)
-    program = program.program if isinstance(program, Fitted) else program
-    model, guide = _pair(program)
-    objective = find_objective(objective, site)
-    num_rows = len(data[0])
-    batch_size = min(batch_size, num_rows)
-    first = rows_of(data, torch.arange(batch_size), num_rows)
-    optimiser = torch.optim.Adam(_parameters(at_step(objective, 0), model, guide, first))
-
-    steps_per_epoch = num_rows // batch_size
+    options = TrainingOptions(
+        mask=mask, objective=objective, num_steps=num_steps, batch_size=batch_size,
+        shuffle=shuffle, transform=transform, learning_rate=learning_rate, optimizer=optimizer,
+        clip_norm=clip_norm, validation=validation, site=site, checkpoint=checkpoint,
+        progress_bar=progress_bar,
+    )  # fmt: skip
+    training = prepare(program, x, args, options)
     seed = int(torch.randint(2**62, ()))
-    losses, start = np.zeros(num_steps, np.float32), 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        start, seed = _resume(checkpoint, optimiser, losses)
-    with tqdm(total=num_steps, initial=start, disable=not progress_bar) as bar:
-        for epoch in range(start // steps_per_epoch, -(-num_steps // steps_per_epoch)):
-            first_step = epoch * steps_per_epoch
-            begin, end = max(start, first_step), min(num_steps, first_step + steps_per_epoch)
-            batches = _epoch(seed + epoch, num_rows, batch_size)[begin - first_step :]
-            for step, rows in zip(range(begin, end), batches, strict=False):
-                x_batch, mask_batch, args_batch = rows_of(data, rows, num_rows)
-                loss = at_step(objective, step).differentiable_loss(
-                    model, guide, x_batch, *args_batch, mask=mask_batch
-                )
-                losses[step] = _descend(
-                    optimiser, loss / batch_size, step, learning_rate, clip_norm
-                )
-            bar.update(end - begin)
-            bar.set_postfix(loss=f"{losses[begin:end].mean():.3f}")
-            if checkpoint is not None:
-                _save(checkpoint, optimiser, losses, end, seed)
-    return Fitted(program, losses)
+    words = options.words(program, x)
+    progress = training.progress(options.num_steps)
+    descend(training, seed, progress, options, words)
+    return Fitted(training.program, progress.losses, progress.validation_losses)
 
 
-def _parameters(objective: Any, model: Any, guide: Any, first: Any) -> list[Tensor]:
-    """Run the objective once and return the unconstrained parameters that it used."""
-    x, mask, args = first
-    with pyro.poutine.trace(param_only=True) as recorded, torch.random.fork_rng():
-        objective.differentiable_loss(model, guide, x, *args, mask=mask)
-    sites = recorded.trace.nodes.values()
-    found = {id(p): p for p in (_unconstrained(site) for site in sites)}
-    if not found:
-        raise ValueError(
-            "The program has no parameters to train: register nets with `pyro.module` and other "
-            "parameters with `pyro.param`."
-        )
-    return list(found.values())
+class Training(NamedTuple):
+    """A program and its data, ready to be trained."""
+
+    program: Any
+    descent: Descent
+    epochs: Epochs
+    rows: Rows
+    held_out: Rows | None
+
+    def progress(self, num_steps: int) -> Progress:
+        """Return a beginning."""
+        steps_per_epoch = self.epochs.num_rows // self.epochs.batch_size
+        return Progress(num_steps, steps_per_epoch, has_validation=self.held_out is not None)
 
 
-def _unconstrained(site: Any) -> Tensor:
-    return site["value"].unconstrained()
-
-
-def _descend(
-    optimiser: torch.optim.Optimizer,
-    loss: Tensor,
-    step: int,
-    learning_rate: float | Schedule,
-    clip_norm: float | None,
-) -> float:
-    value = loss.item()
-    if not np.isfinite(value):
-        raise FloatingPointError(
-            f"The loss is {value} at step {step}. Lower learning_rate, scale the data, or give the "
-            "likelihood a larger scale floor."
-        )
-    optimiser.zero_grad()
-    loss.backward()
-    (group,) = optimiser.param_groups
-    group["lr"] = learning_rate(step) if isinstance(learning_rate, Schedule) else learning_rate
-    if clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(group["params"], clip_norm)
-    optimiser.step()
-    return value
-
-
-def _epoch(seed: int, num_rows: int, batch_size: int) -> Tensor:
-    """Return the rows of an epoch's batches, shuffled, (steps, batch_size)."""
-    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
-    return order[: num_rows // batch_size * batch_size].reshape(-1, batch_size)
-
-
-def _pair(program: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    if isinstance(program, tuple) and len(program) == 2:
-        return program
-    if hasattr(program, "model") and hasattr(program, "guide"):
-        return program.model, program.guide
-    raise TypeError(
-        f"Expected a VAE or a pair (model, guide) to fit, got {type(program).__name__}."
+def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOptions) -> Training:
+    """Check program and data, and bring them together."""
+    site, transform = options.site, options.transform
+    program = program.program if isinstance(program, Fitted) else program
+    model, guide = pair_of(program)
+    rows = check_rows(program, transform, x, options.mask, args, site)
+    held_out = None
+    if options.validation is not None:
+        whole = options.validation
+        seen, *more = whole if isinstance(whole, tuple) else (whole,)
+        held_out = check_rows(program, transform, seen, None, tuple(more), site)
+    num_rows = len(rows.x)
+    batch_size = min(options.batch_size, num_rows)
+    objective = find_objective(options.objective, site)
+    epochs = Epochs(model, guide, objective, num_rows, batch_size, options.shuffle, transform)
+    descent = build_optimizer(
+        options.optimizer, options.learning_rate, options.clip_norm, epochs.start(rows)
     )
+    return Training(program, descent, epochs, rows, held_out)
 
 
-def _check_options(
-    num_steps: int, batch_size: int, learning_rate: float | Schedule, clip_norm: float | None
-) -> None:
-    for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-    is_schedule = isinstance(learning_rate, Schedule)
-    if not (is_schedule or (isinstance(learning_rate, Real) and float(learning_rate) > 0)):
-        raise ValueError(
-            f"learning_rate must be positive, got {learning_rate!r}; one that changes is a "
-            "schedule of ppl_vae.schedules."
-        )
-    if not (clip_norm is None or clip_norm > 0):
-        raise ValueError(f"clip_norm must be positive or None, got {clip_norm!r}.")
+def descend(
+    training: Training, seed: int, progress: Progress, options: TrainingOptions,
+    words: dict[str, str],
+) -> None:  # fmt: skip
+    """Run the epochs that are left; the losses go into `progress`."""
+    path, epochs = options.checkpoint, training.epochs
+    if path is not None and Path(path).exists():
+        seed = _resume(path, training.descent, progress, words)
+    for epoch, steps in progress.epochs(options.progress_bar):
+        for loss in epochs.run(training.descent, seed + epoch, steps, training.rows):
+            progress.record(np.array([loss]))
+        if training.held_out is not None:
+            loss = epochs.loss(2**62 + seed, steps[-1] - 1, training.held_out)
+            progress.validation_losses[epoch] = loss
+        if path is not None:
+            arrays = {**_arrays(training.descent, seed), **progress.arrays()}
+            write_checkpoint(path, arrays, words)
 
 
 # --- checkpoints ----------------------------------------------------------------------------
 
 
-def _arrays(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
-    arrays = {}
-    for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
-        arrays[f"parameter_{i}"] = as_numpy(parameter)
-        for name, value in optimiser.state[parameter].items():
-            arrays[f"{name}_{i}"] = as_numpy(value)
-    return arrays
+def _parameters(descent: Descent) -> dict[str, np.ndarray]:
+    return {f"parameter_{i}": as_numpy(p) for i, p in enumerate(descent.parameters)}
 
 
-def _device(optimiser: torch.optim.Optimizer) -> torch.device:
-    return optimiser.param_groups[0]["params"][0].device
+def _arrays(descent: Descent, seed: int) -> dict[str, np.ndarray]:
+    moments = io.BytesIO()
+    torch.save(descent.optimiser.state_dict(), moments)
+    rng = random_state(descent.parameters[0].device)
+    return {
+        **_parameters(descent),
+        "optimizer": np.frombuffer(moments.getvalue(), np.uint8),
+        "rng": rng.numpy(),
+        "seed": np.asarray(seed),
+    }
 
 
-def _save(
-    path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray, step: int, seed: int
-) -> None:
-    run = {"step": np.asarray(step), "seed": np.asarray(seed), "losses": losses[:step]}
-    write_checkpoint(
-        path, {**_arrays(optimiser), **run, "rng": random_state(_device(optimiser)).numpy()}
-    )
-
-
-def _resume(path: Any, optimiser: torch.optim.Optimizer, losses: np.ndarray) -> tuple[int, int]:
-    run = {"step": np.asarray(0), "seed": np.asarray(0)}
-    arrays = read_checkpoint(path, {**_arrays(optimiser), **run})
-    for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
+def _resume(path: Any, descent: Descent, progress: Progress, settings: dict[str, str]) -> int:
+    """Go on from a checkpoint, and return the seed of its epochs."""
+    expected = {**_parameters(descent), "step": np.asarray(0), "seed": np.asarray(0)}
+    arrays = read_checkpoint(path, expected, settings)
+    for i, parameter in enumerate(descent.parameters):
         parameter.data.copy_(torch.as_tensor(arrays[f"parameter_{i}"]))
-        moments = {n: torch.as_tensor(arrays[f"{n}_{i}"]) for n in ("exp_avg", "exp_avg_sq")}
-        optimiser.state[parameter] = {
-            "step": torch.as_tensor(arrays[f"step_{i}"]),
-            **{n: moment.to(parameter.device) for n, moment in moments.items()},
-        }
-    set_random_state(torch.as_tensor(arrays["rng"]), _device(optimiser))
-    step = min(int(arrays["step"]), len(losses))
-    losses[:step] = arrays["losses"][:step]
-    return step, int(arrays["seed"])
+    moments = io.BytesIO(arrays["optimizer"].tobytes())
+    descent.optimiser.load_state_dict(torch.load(moments, weights_only=True))
+    set_random_state(torch.as_tensor(arrays["rng"]), descent.parameters[0].device)
+    progress.go_on_from(arrays)
+    return int(arrays["seed"])
