@@ -1,6 +1,6 @@
 """Whether importance weights can be trusted: the tail of the largest, its shape and smoothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -9,7 +9,8 @@ from scipy.special import logsumexp
 from scipy.stats import genpareto
 
 __all__ = [
-    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "summarise_weights"
+    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "self_normalised",
+    "summarise_weights", "transformed",
 ]  # fmt: skip
 
 MIN_TAIL = 5
@@ -125,6 +126,50 @@ def summarise_weights(log_weights: ArrayLike, num_particles: Sequence[int]) -> x
         },
         coords={"num_particles": list(num_particles)},
     )
+
+
+def self_normalised(log_weights: ArrayLike, values: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Return mean and standard deviation of values under S weights a row.
+
+        mean = sum_s w_s v_s / sum_s w_s,  sd^2 = sum_s w_s (v_s - mean)^2 / sum_s w_s
+
+    Args:
+        log_weights: unnormalised log-weights in nats, shape (S, B).
+        values: shape (S, B, ...).
+
+    Returns:
+        Each (B, ...); NaN where a row has no weight above zero.
+
+    Example:
+        >>> mean, sd = self_normalised(np.log([[1.0], [3.0]]), [[0.0], [4.0]])
+        >>> mean.round(6).tolist(), sd.round(3).tolist()
+        ([3.0], [1.732])
+    """
+    log_weights, values = np.asarray(log_weights, float), np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        share = np.exp(log_weights - logsumexp(log_weights, axis=0))
+    mean = np.einsum("sb,sb...->b...", share, values)
+    variance = np.einsum("sb,sb...->b...", share, (values - mean) ** 2)
+    return mean, variance**0.5
+
+
+def transformed(
+    transform: Callable[[NDArray], NDArray] | None, log_weights: NDArray, axes: str
+) -> NDArray:
+    """Return a user's transform of log-weights, whose axes are named for the error.
+
+    Raises:
+        ValueError: if it returns another shape or NaN.
+    """
+    if transform is None:
+        return log_weights
+    result = np.asarray(transform(log_weights))
+    if result.shape != log_weights.shape or np.isnan(result).any():
+        raise ValueError(
+            f"transform must return log-weights of shape {log_weights.shape} {axes} without NaN; "
+            f"it returned shape {result.shape}."
+        )
+    return result
 
 
 def pareto_smooth(log_weights: ArrayLike, axis: int = -1) -> NDArray:

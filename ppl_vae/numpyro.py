@@ -35,6 +35,7 @@ from ppl_vae.inference.numpyro.grid_posterior import grid_posterior
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.hmc_refresh import HMCRefreshKernel
+from ppl_vae.inference.numpyro.importance_posterior import importance_posterior
 from ppl_vae.inference.numpyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
 from ppl_vae.inference.numpyro.interpolated_bounds import CIWAE, Renyi
 from ppl_vae.inference.numpyro.jackknife import JVI
@@ -100,6 +101,7 @@ __all__ = [
     "ess_tail",
     "fit",
     "grid_posterior",
+    "importance_posterior",
     "load",
     "log_likelihood",
     "logistic_missingness",

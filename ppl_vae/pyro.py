@@ -32,6 +32,7 @@ from ppl_vae.inference.pyro.grid_posterior import grid_posterior
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.hmc_refresh import HMCRefreshKernel
+from ppl_vae.inference.pyro.importance_posterior import importance_posterior
 from ppl_vae.inference.pyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
 from ppl_vae.inference.pyro.interpolated_bounds import CIWAE, Renyi
 from ppl_vae.inference.pyro.jackknife import JVI
@@ -98,6 +99,7 @@ __all__ = [
     "ess_tail",
     "fit",
     "grid_posterior",
+    "importance_posterior",
     "load",
     "log_likelihood",
     "logistic_missingness",

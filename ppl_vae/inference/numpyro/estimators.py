@@ -25,7 +25,9 @@ from ppl_vae.inference.numpyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
-__all__ = ["checked_program", "conditional_log_likelihood", "log_likelihood"]
+__all__ = [
+    "check_at_least", "checked_program", "conditional_log_likelihood", "described", "log_likelihood"
+]  # fmt: skip
 
 
 def log_likelihood(
@@ -92,7 +94,8 @@ def log_likelihood(
     estimates = _estimate(key, program, numbers, chunk_size, progress_bar)
     if isinstance(num_particles, int | np.integer):
         estimates = estimates.isel(num_particles=0, drop=True)
-    return _results(key, program, estimates, numbers, began, coords)
+    run = described(key, program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def conditional_log_likelihood(
@@ -182,7 +185,8 @@ def conditional_log_likelihood(
             "khat": np.maximum(joint.khat, alone.khat),
         }
     ).isel(num_particles=0, drop=True)
-    return _results(key, program, estimates, numbers, began, coords)
+    run = described(key, program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def checked_program(
@@ -224,27 +228,26 @@ def _estimate(
     return over_blocks(key, num_rows, summarise, progress_bar)
 
 
-def _results(
-    key: Array,
-    program: Program,
-    estimates: xr.Dataset,
-    numbers: Sequence[int],
-    began: float,
-    coords: Any,
-) -> Any:
-    return make_estimates(
-        estimates,
-        site=program.site,
-        x=np.asarray(program.x_obs),
-        mask=np.asarray(program.mask),
-        constants={**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs},
-        attrs={
-            "num_particles": max(numbers),
+def described(key: Array, program: Program, num_particles: int, began: float) -> dict[str, Any]:
+    """Return the data and settings of a run of estimates, as `make_estimates` takes them."""
+    return {
+        "site": program.site,
+        "x": np.asarray(program.x_obs),
+        "mask": np.asarray(program.mask),
+        "constants": {**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs},
+        "attrs": {
+            "num_particles": num_particles,
             "seed": str(np.asarray(random.key_data(key)).tolist()),
             "wall_time": time.perf_counter() - began,
         },
-        coords=coords,
-    )
+    }
+
+
+def check_at_least(least: int, **numbers: Any) -> None:
+    """Raise a `ValueError` that names the first number that is no integer or too small."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:

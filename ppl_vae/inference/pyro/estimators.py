@@ -25,7 +25,9 @@ from ppl_vae.inference.pyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
-__all__ = ["checked_program", "conditional_log_likelihood", "log_likelihood"]
+__all__ = [
+    "check_at_least", "checked_program", "conditional_log_likelihood", "described", "log_likelihood"
+]  # fmt: skip
 
 
 def log_likelihood(
@@ -89,7 +91,8 @@ def log_likelihood(
     estimates = _estimate(program, numbers, chunk_size, progress_bar)
     if isinstance(num_particles, int | np.integer):
         estimates = estimates.isel(num_particles=0, drop=True)
-    return _results(program, estimates, numbers, began, coords)
+    run = described(program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def conditional_log_likelihood(
@@ -178,7 +181,8 @@ def conditional_log_likelihood(
             "khat": np.maximum(joint.khat, alone.khat),
         }
     ).isel(num_particles=0, drop=True)
-    return _results(program, estimates, numbers, began, coords)
+    run = described(program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def checked_program(
@@ -215,32 +219,27 @@ def _estimate(
     return over_blocks(num_rows, summarise, progress_bar)
 
 
-def _results(
-    program: Program,
-    estimates: xr.Dataset,
-    numbers: Sequence[int],
-    began: float,
-    coords: Any,
-) -> Any:
-    return make_estimates(
-        estimates,
-        site=program.site,
-        x=as_numpy(program.x_obs),
-        mask=as_numpy(program.mask),
-        constants={
-            name: as_numpy(value)
-            for name, value in {
-                **{f"arg_{i}": v for i, v in enumerate(program.args)},
-                **program.kwargs,
-            }.items()
-        },
-        attrs={
-            "num_particles": max(numbers),
+def described(program: Program, num_particles: int, began: float) -> dict[str, Any]:
+    """Return the data and settings of a run of estimates, as `make_estimates` takes them."""
+    constants = {**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs}
+    return {
+        "site": program.site,
+        "x": as_numpy(program.x_obs),
+        "mask": as_numpy(program.mask),
+        "constants": {name: as_numpy(value) for name, value in constants.items()},
+        "attrs": {
+            "num_particles": num_particles,
             "seed": str(torch.initial_seed()),
             "wall_time": time.perf_counter() - began,
         },
-        coords=coords,
-    )
+    }
+
+
+def check_at_least(least: int, **numbers: Any) -> None:
+    """Raise a `ValueError` that names the first number that is no integer or too small."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:

@@ -15,7 +15,7 @@ from ppl_vae.inference.pyro.support import log_prob_within
 
 __all__ = ["WeightedDraws", "draw_latents", "draw_weighted"]
 
-PARTICLES_PER_DRAW = 1_000
+PARTICLES_PER_DRAW = 128  # whatever the chunks: the draws must not depend on them
 
 
 class WeightedDraws(NamedTuple):
@@ -64,22 +64,15 @@ def draw_latents(program: Program, num_particles: int, chunk_size: int) -> Laten
 
 
 def _draw(program: Program, num_particles: int) -> tuple[Latents, Latents]:
-    """Draw z_s ~ q(z | x_o) and return log q(z_l | ...); the encoder of x is run once."""
+    """Draw z_s ~ q(z | x_o) and return log q(z_l | ...); a guide with one site is run once."""
     sites = program.trace_guide(program.x_obs)
-    if len(sites) == 1:
+    if len(sites) == 1:  # several may hang together
         ((name, site),) = sites.items()
         value = site["fn"].sample(torch.Size((num_particles,)))
         return {name: value}, {name: log_prob_within(site["fn"], value)}
 
-    def of_one_particle(_: Tensor) -> tuple[Latents, Latents]:
-        return _values_and_log_probs(program.trace_guide(program.x_obs))
-
-    try:
-        each = torch.arange(num_particles)
-        return torch.func.vmap(of_one_particle, randomness="different")(each)
-    except RuntimeError:  # PyTorch cannot map this guide: run it on copies of the rows
-        x = program.x_obs.expand(num_particles, *program.x_obs.shape)
-        return _values_and_log_probs(program.trace_guide(x))
+    x = program.x_obs.expand(num_particles, *program.x_obs.shape)
+    return _values_and_log_probs(program.trace_guide(x))
 
 
 def _decode(program: Program, z: Latents) -> tuple[Latents, Tensor]:
