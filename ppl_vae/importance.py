@@ -261,6 +261,8 @@ def _fit_pareto(excess: NDArray) -> tuple[NDArray, NDArray]:
     quantile = excess[:, int(n / 4 + 0.5) - 1, None]
     point = 1 - np.sqrt(num_points / (np.arange(1, num_points + 1) - 0.5))
     theta = point / (3 * quantile) + 1 / excess[:, -1:]  # (rows, points)
+    tiny = np.finfo(float).eps / excess[:, -1:]
+    theta = np.where(theta == 0, tiny, theta)  # as it can be among ties; the limit, not 0 / 0
     shape = np.log1p(-theta[..., None] * excess[:, None]).mean(-1)
     log_likelihood = n * (np.log(-theta / shape) - shape - 1)
     posterior = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))

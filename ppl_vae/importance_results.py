@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ppl_vae.importance import self_normalised, summarise_weights
 from ppl_vae.inference_data import Run, make_inference_data
 
-__all__ = ["arrange", "tabulate"]
+__all__ = ["arrange", "divergences", "tabulate"]
 
 COMPLETED = "completed"
 
@@ -49,6 +49,28 @@ def tabulate(
     if completed is not None:
         variables[COMPLETED] = _of_draw(COMPLETED, completed)
     return xr.Dataset(variables)
+
+
+def divergences(log_ratios: Mapping[str, NDArray], log_observed: NDArray) -> xr.Dataset:
+    """Return mean and standard error of what the bound consists of, for one block of rows.
+
+    Args:
+        log_ratios: log q(z_l | ...) - log p(z_l | ...) at S draws of every latent site, (S, B).
+        log_observed: log p(x_o | z), (S, B).
+    """
+    each = np.stack([np.asarray(value, float) for value in log_ratios.values()])
+    log_observed = np.asarray(log_observed, float)
+    variables: dict[str, Any] = {}
+    for name, draws, dims in (
+        ("kl", each, ("site", "row")),
+        ("expected_log_likelihood", log_observed, ("row",)),
+        ("elbo", log_observed - each.sum(0), ("row",)),
+    ):
+        num_draws = draws.shape[-2]
+        spread = draws.std(-2, ddof=1) if num_draws > 1 else np.full_like(draws.sum(-2), np.inf)
+        variables[name] = dims, draws.mean(-2)
+        variables[f"{name}_standard_error"] = dims, spread / num_draws**0.5
+    return xr.Dataset(variables, coords={"site": list(log_ratios)})
 
 
 def arrange(

@@ -88,6 +88,7 @@ def make_inference_data(
     """Arrange a `Run` in ArviZ's groups; see `to_inference_data`. `estimates` is one more group."""
     coords, dims = dict(coords or {}), dict(dims or {})
     event_dims = _event_dims(run.site, run.x, dims)
+    _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
     has_particles = run.completed.ndim == run.x.ndim + 3
     draws = _flat(run.completed, has_particles)
     where: tuple[Any, ...] = np.nonzero(~run.mask)
@@ -95,7 +96,6 @@ def make_inference_data(
         dim: ("missing", np.asarray(coords[dim])[index] if dim in coords else index)
         for dim, index in zip(("row", *event_dims), where, strict=True)
     }
-    _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
     variables: dict[str, Any] = {
         f"{run.site}_missing": (("chain", "draw", "missing"), draws[:, :, *where])
     }

@@ -15,6 +15,7 @@ from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference.numpyro import resampling, weighting
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.numpyro.active_units import active_units
 from ppl_vae.inference.numpyro.analytic_elbo import AnalyticELBO
 from ppl_vae.inference.numpyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.numpyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
@@ -48,9 +49,11 @@ from ppl_vae.inference.numpyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.numpyro.pooling import pool
+from ppl_vae.inference.numpyro.pruning import prune
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.numpyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
+from ppl_vae.inference.numpyro.site_divergences import kl_per_site
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
@@ -92,6 +95,7 @@ __all__ = [
     "Renyi",
     "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
+    "active_units",
     "annealed",
     "completed",
     "conditional_log_likelihood",
@@ -102,6 +106,7 @@ __all__ = [
     "fit",
     "grid_posterior",
     "importance_posterior",
+    "kl_per_site",
     "load",
     "log_likelihood",
     "logistic_missingness",
@@ -110,6 +115,7 @@ __all__ = [
     "mcse_mean",
     "pattern_missingness",
     "pool",
+    "prune",
     "register_rule",
     "resampling",
     "rhat",

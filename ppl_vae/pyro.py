@@ -12,6 +12,7 @@ from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference.pyro import resampling, weighting
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.pyro.active_units import active_units
 from ppl_vae.inference.pyro.analytic_elbo import AnalyticELBO
 from ppl_vae.inference.pyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.pyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
@@ -45,10 +46,12 @@ from ppl_vae.inference.pyro.mnar_mwg import MNARMWGKernel
 from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.pyro.pooling import pool
+from ppl_vae.inference.pyro.pruning import prune
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
+from ppl_vae.inference.pyro.site_divergences import kl_per_site
 from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference_data import completed, to_inference_data
@@ -90,6 +93,7 @@ __all__ = [
     "Renyi",
     "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
+    "active_units",
     "annealed",
     "completed",
     "conditional_log_likelihood",
@@ -100,6 +104,7 @@ __all__ = [
     "fit",
     "grid_posterior",
     "importance_posterior",
+    "kl_per_site",
     "load",
     "log_likelihood",
     "logistic_missingness",
@@ -108,6 +113,7 @@ __all__ = [
     "mcse_mean",
     "pattern_missingness",
     "pool",
+    "prune",
     "register_rule",
     "resampling",
     "rhat",
