@@ -1,6 +1,6 @@
 """Whether importance weights can be trusted: the tail of the largest, its shape and smoothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -9,7 +9,8 @@ from scipy.special import logsumexp
 from scipy.stats import genpareto
 
 __all__ = [
-    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "summarise_weights"
+    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "self_normalised",
+    "summarise_weights", "transformed",
 ]  # fmt: skip
 
 MIN_TAIL = 5
@@ -127,6 +128,50 @@ def summarise_weights(log_weights: ArrayLike, num_particles: Sequence[int]) -> x
     )
 
 
+def self_normalised(log_weights: ArrayLike, values: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Return mean and standard deviation of values under S weights a row.
+
+        mean = sum_s w_s v_s / sum_s w_s,  sd^2 = sum_s w_s (v_s - mean)^2 / sum_s w_s
+
+    Args:
+        log_weights: unnormalised log-weights in nats, shape (S, B).
+        values: shape (S, B, ...).
+
+    Returns:
+        Each (B, ...); NaN where a row has no weight above zero.
+
+    Example:
+        >>> mean, sd = self_normalised(np.log([[1.0], [3.0]]), [[0.0], [4.0]])
+        >>> mean.round(6).tolist(), sd.round(3).tolist()
+        ([3.0], [1.732])
+    """
+    log_weights, values = np.asarray(log_weights, float), np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        share = np.exp(log_weights - logsumexp(log_weights, axis=0))
+    mean = np.einsum("sb,sb...->b...", share, values)
+    variance = np.einsum("sb,sb...->b...", share, (values - mean) ** 2)
+    return mean, variance**0.5
+
+
+def transformed(
+    transform: Callable[[NDArray], NDArray] | None, log_weights: NDArray, axes: str
+) -> NDArray:
+    """Return a user's transform of log-weights, whose axes are named for the error.
+
+    Raises:
+        ValueError: if it returns another shape or NaN.
+    """
+    if transform is None:
+        return log_weights
+    result = np.asarray(transform(log_weights))
+    if result.shape != log_weights.shape or np.isnan(result).any():
+        raise ValueError(
+            f"transform must return log-weights of shape {log_weights.shape} {axes} without NaN; "
+            f"it returned shape {result.shape}."
+        )
+    return result
+
+
 def pareto_smooth(log_weights: ArrayLike, axis: int = -1) -> NDArray:
     """Return importance weights with the largest replaced by a fitted Pareto tail (PSIS).
 
@@ -216,6 +261,8 @@ def _fit_pareto(excess: NDArray) -> tuple[NDArray, NDArray]:
     quantile = excess[:, int(n / 4 + 0.5) - 1, None]
     point = 1 - np.sqrt(num_points / (np.arange(1, num_points + 1) - 0.5))
     theta = point / (3 * quantile) + 1 / excess[:, -1:]  # (rows, points)
+    tiny = np.finfo(float).eps / excess[:, -1:]
+    theta = np.where(theta == 0, tiny, theta)  # as it can be among ties; the limit, not 0 / 0
     shape = np.log1p(-theta[..., None] * excess[:, None]).mean(-1)
     log_likelihood = n * (np.log(-theta / shape) - shape - 1)
     posterior = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))

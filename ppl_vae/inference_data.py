@@ -83,10 +83,12 @@ def make_inference_data(
     *,
     coords: Mapping[str, Sequence[Any]] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
+    estimates: xr.Dataset | None = None,
 ) -> Any:
-    """Arrange a `Run` in ArviZ's groups; see `to_inference_data`."""
+    """Arrange a `Run` in ArviZ's groups; see `to_inference_data`. `estimates` is one more group."""
     coords, dims = dict(coords or {}), dict(dims or {})
     event_dims = _event_dims(run.site, run.x, dims)
+    _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
     has_particles = run.completed.ndim == run.x.ndim + 3
     draws = _flat(run.completed, has_particles)
     where: tuple[Any, ...] = np.nonzero(~run.mask)
@@ -94,7 +96,6 @@ def make_inference_data(
         dim: ("missing", np.asarray(coords[dim])[index] if dim in coords else index)
         for dim, index in zip(("row", *event_dims), where, strict=True)
     }
-    _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
     variables: dict[str, Any] = {
         f"{run.site}_missing": (("chain", "draw", "missing"), draws[:, :, *where])
     }
@@ -108,6 +109,8 @@ def make_inference_data(
     )
     data = _data_groups(run.site, run.x, run.mask, run.constants, event_dims, coords)
     groups = {"posterior": posterior, "sample_stats": stats, **data}
+    if estimates is not None:
+        groups["estimates"] = _with_rows(estimates, coords)
     return _container(groups, {**_versions(), **run.attrs, "site": run.site})
 
 
@@ -134,8 +137,7 @@ def make_estimates(
     """
     coords, event_dims = dict(coords or {}), _event_dims(site, x, {})
     _check_labels(coords, dict(zip(("row", *event_dims), x.shape, strict=True)))
-    if "row" in coords:
-        estimates = estimates.assign_coords(row=np.asarray(coords["row"]))
+    estimates = _with_rows(estimates, coords)
     data = _data_groups(site, x, mask, constants, event_dims, coords)
     return _container({"estimates": estimates, **data}, {**_versions(), **attrs, "site": site})
 
@@ -197,6 +199,12 @@ def _event_dims(site: str, x: NDArray, dims: Mapping[str, Sequence[str]]) -> tup
             )
         return names
     return ("feature",) if num_axes == 1 else tuple(f"feature_{i}" for i in range(num_axes))
+
+
+def _with_rows(estimates: xr.Dataset, coords: Mapping[str, Sequence[Any]]) -> xr.Dataset:
+    if "row" not in coords:
+        return estimates
+    return estimates.assign_coords(row=np.asarray(coords["row"]))
 
 
 def _check_labels(coords: Mapping[str, Sequence[Any]], sizes: Mapping[str, int]) -> None:

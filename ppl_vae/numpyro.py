@@ -15,6 +15,7 @@ from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference.numpyro import resampling, weighting
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.numpyro.active_units import active_units
 from ppl_vae.inference.numpyro.analytic_elbo import AnalyticELBO
 from ppl_vae.inference.numpyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.numpyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
@@ -35,6 +36,7 @@ from ppl_vae.inference.numpyro.grid_posterior import grid_posterior
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.numpyro.hmc_refresh import HMCRefreshKernel
+from ppl_vae.inference.numpyro.importance_posterior import importance_posterior
 from ppl_vae.inference.numpyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
 from ppl_vae.inference.numpyro.interpolated_bounds import CIWAE, Renyi
 from ppl_vae.inference.numpyro.jackknife import JVI
@@ -48,10 +50,12 @@ from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.numpyro.optimisers import preset_optimizer
 from ppl_vae.inference.numpyro.pooling import pool
+from ppl_vae.inference.numpyro.pruning import prune
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.numpyro.replicas import fit_replicas
 from ppl_vae.inference.numpyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.numpyro.scheduled_lair import ScheduledLAIRKernel
+from ppl_vae.inference.numpyro.site_divergences import kl_per_site
 from ppl_vae.inference.numpyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.numpyro.svi import Fitted, fit
 from ppl_vae.inference.numpyro.transforms import dynamic_binarisation
@@ -98,6 +102,7 @@ __all__ = [
     "Renyi",
     "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
+    "active_units",
     "annealed",
     "completed",
     "conditional_log_likelihood",
@@ -109,6 +114,8 @@ __all__ = [
     "fit",
     "fit_replicas",
     "grid_posterior",
+    "importance_posterior",
+    "kl_per_site",
     "load",
     "log_likelihood",
     "logistic_missingness",
@@ -118,6 +125,7 @@ __all__ = [
     "pattern_missingness",
     "pool",
     "preset_optimizer",
+    "prune",
     "register_rule",
     "resampling",
     "rhat",

@@ -12,6 +12,7 @@ from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference.pyro import resampling, weighting
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
+from ppl_vae.inference.pyro.active_units import active_units
 from ppl_vae.inference.pyro.analytic_elbo import AnalyticELBO
 from ppl_vae.inference.pyro.baselines import MarginalKernel, PriorResamplingKernel
 from ppl_vae.inference.pyro.clipped_pseudo_gibbs import ClippedPseudoGibbsKernel
@@ -32,6 +33,7 @@ from ppl_vae.inference.pyro.grid_posterior import grid_posterior
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
 from ppl_vae.inference.pyro.hmc_refresh import HMCRefreshKernel
+from ppl_vae.inference.pyro.importance_posterior import importance_posterior
 from ppl_vae.inference.pyro.importance_weighted import IWAE, IWAESTL, NormalisedIWAE
 from ppl_vae.inference.pyro.interpolated_bounds import CIWAE, Renyi
 from ppl_vae.inference.pyro.jackknife import JVI
@@ -45,11 +47,13 @@ from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.pyro.optimisers import preset_optimizer
 from ppl_vae.inference.pyro.pooling import pool
+from ppl_vae.inference.pyro.pruning import prune
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsKernel
 from ppl_vae.inference.pyro.replicas import fit_replicas
 from ppl_vae.inference.pyro.reweighted_wake_sleep import RWS, RWSDReG
 from ppl_vae.inference.pyro.run import MCMC
 from ppl_vae.inference.pyro.scheduled_lair import ScheduledLAIRKernel
+from ppl_vae.inference.pyro.site_divergences import kl_per_site
 from ppl_vae.inference.pyro.streaming_lair import StreamingLAIRKernel
 from ppl_vae.inference.pyro.svi import Fitted, fit
 from ppl_vae.inference.pyro.transforms import dynamic_binarisation
@@ -96,6 +100,7 @@ __all__ = [
     "Renyi",
     "ScheduledLAIRKernel",
     "StreamingLAIRKernel",
+    "active_units",
     "annealed",
     "completed",
     "conditional_log_likelihood",
@@ -107,6 +112,8 @@ __all__ = [
     "fit",
     "fit_replicas",
     "grid_posterior",
+    "importance_posterior",
+    "kl_per_site",
     "load",
     "log_likelihood",
     "logistic_missingness",
@@ -116,6 +123,7 @@ __all__ = [
     "pattern_missingness",
     "pool",
     "preset_optimizer",
+    "prune",
     "register_rule",
     "resampling",
     "rhat",

@@ -110,3 +110,12 @@ def test_without_a_tail():
     assert np.isnan(pareto_khat(broken))
     assert pareto_khat(weights(20, 0.1)) == np.inf  # a tail of four
     assert pareto_khat(np.zeros((3, 0))).shape == (3,)
+
+
+@pytest.mark.parametrize("num_tail", [100, 110, 120, 130])
+def test_ties_in_the_tail(num_tail):
+    """Weights of two values: with 100 to 120 of the larger one a point of the fit's grid is 0."""
+    log_weights = np.zeros(2_000)
+    log_weights[:num_tail] = 1.0
+    assert np.isfinite(pareto_khat(log_weights))
+    assert np.isfinite(pareto_smooth(log_weights)).all()

@@ -7,7 +7,6 @@ Shapes: S particles, B rows.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,31 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
-from tqdm import tqdm
 
 from ppl_vae.importance import summarise_weights
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Program, split_data
-from ppl_vae.inference.numpyro.rows import rows_of
+from ppl_vae.inference.numpyro.row_blocks import block_of, over_blocks
+from ppl_vae.inference.numpyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
-__all__ = ["checked_program", "conditional_log_likelihood", "log_likelihood", "log_weights"]
-
-ROWS_PER_KEY = 32  # results depend on the seed, and not on what fits into memory
-
-
-def log_weights(key: Array, program: Program, num_particles: int, chunk_size: int) -> Array:
-    """Return log p(x_o, z_s) - log q(z_s | x), z_s ~ q(z | x), shape (S, B)."""
-
-    def of_one_particle(key: Array) -> Array:
-        z = program.propose(key, program.x_obs)
-        log_prior, likelihood = program.decode(z)
-        log_joint = program.log_observed(likelihood) + log_prior
-        return log_joint - program.log_proposal(z, program.x_obs)
-
-    at_once = max(1, chunk_size // len(program.x_obs))
-    return jax.lax.map(of_one_particle, random.split(key, num_particles), batch_size=at_once)
+__all__ = [
+    "check_at_least", "checked_program", "conditional_log_likelihood", "described", "log_likelihood"
+]  # fmt: skip
 
 
 def log_likelihood(
@@ -54,7 +40,7 @@ def log_likelihood(
     site: str = "x",
     params: dict[str, Any] | None = None,
     num_particles: int | Sequence[int] = (1, 5, 50, 5_000),
-    chunk_size: int = 4_096,
+    chunk_size: int = 2_048,
     progress_bar: bool = True,
     coords: Any = None,
     **kwargs: Any,
@@ -108,7 +94,8 @@ def log_likelihood(
     estimates = _estimate(key, program, numbers, chunk_size, progress_bar)
     if isinstance(num_particles, int | np.integer):
         estimates = estimates.isel(num_particles=0, drop=True)
-    return _results(key, program, estimates, numbers, began, coords)
+    run = described(key, program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def conditional_log_likelihood(
@@ -122,7 +109,7 @@ def conditional_log_likelihood(
     site: str = "x",
     params: dict[str, Any] | None = None,
     num_particles: int = 5_000,
-    chunk_size: int = 4_096,
+    chunk_size: int = 2_048,
     progress_bar: bool = True,
     coords: Any = None,
     **kwargs: Any,
@@ -198,7 +185,8 @@ def conditional_log_likelihood(
             "khat": np.maximum(joint.khat, alone.khat),
         }
     ).isel(num_particles=0, drop=True)
-    return _results(key, program, estimates, numbers, began, coords)
+    run = described(key, program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def checked_program(
@@ -224,54 +212,42 @@ def _estimate(
     key: Array, program: Program, numbers: Sequence[int], chunk_size: int, progress_bar: bool
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
-    num_rows, tables = len(program.x_obs), []
+    num_rows = len(program.x_obs)
     nothing_seen = np.asarray(~program.mask.reshape(num_rows, -1).any(1))
 
     @jax.jit
     def weigh(key: Array, rows: Array) -> Array:
-        data = (program.x_obs, program.mask, program.args, program.kwargs)
-        x_obs, mask, args, kwargs = rows_of(data, rows, num_rows)
-        block = replace(program, x_obs=x_obs, mask=mask, args=args, kwargs=kwargs)
-        return log_weights(key, block, max(numbers), chunk_size)
+        block = block_of(program, rows)
+        return draw_weighted(key, block, max(numbers), chunk_size).log_weight
 
-    with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
-        try:
-            for number, first in enumerate(range(0, num_rows, ROWS_PER_KEY)):
-                rows = jnp.arange(first, first + ROWS_PER_KEY) % num_rows
-                weights = np.array(weigh(random.fold_in(key, number), rows))
-                weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
-                tables.append(summarise_weights(weights[:, : num_rows - first], numbers))
-                bar.update(tables[-1].sizes["row"])
-        except KeyboardInterrupt:
-            if not tables:
-                raise
-            warnings.warn("Interrupted: rows that were not reached hold NaN.", stacklevel=3)
-    done = xr.concat(tables, "row")
-    missing = num_rows - done.sizes["row"]
-    return done.pad(row=(0, missing), constant_values=np.nan) if missing else done
+    def summarise(key: Array, rows: Array) -> xr.Dataset:
+        weights = np.array(weigh(key, rows))
+        weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
+        return summarise_weights(weights, numbers)
+
+    return over_blocks(key, num_rows, summarise, progress_bar)
 
 
-def _results(
-    key: Array,
-    program: Program,
-    estimates: xr.Dataset,
-    numbers: Sequence[int],
-    began: float,
-    coords: Any,
-) -> Any:
-    return make_estimates(
-        estimates,
-        site=program.site,
-        x=np.asarray(program.x_obs),
-        mask=np.asarray(program.mask),
-        constants={**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs},
-        attrs={
-            "num_particles": max(numbers),
+def described(key: Array, program: Program, num_particles: int, began: float) -> dict[str, Any]:
+    """Return the data and settings of a run of estimates, as `make_estimates` takes them."""
+    return {
+        "site": program.site,
+        "x": np.asarray(program.x_obs),
+        "mask": np.asarray(program.mask),
+        "constants": {**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs},
+        "attrs": {
+            "num_particles": num_particles,
             "seed": str(np.asarray(random.key_data(key)).tolist()),
             "wall_time": time.perf_counter() - began,
         },
-        coords=coords,
-    )
+    }
+
+
+def check_at_least(least: int, **numbers: Any) -> None:
+    """Raise a `ValueError` that names the first number that is no integer or too small."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
+from ppl_vae.importance import transformed
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
@@ -87,7 +88,8 @@ def pool(
         keys = random.split(key_ancestor, len(info.log_weight))
         log_weight = info.log_weight.reshape(len(keys), -1, info.log_weight.shape[-1])
         if transform is not None:
-            smooth = _transformed(transform, np.moveaxis(np.asarray(log_weight, float), -1, 1))
+            by_row = np.moveaxis(np.asarray(log_weight, float), -1, 1)
+            smooth = transformed(transform, by_row, "(chain, row, proposal)")
             log_weight = jnp.asarray(np.moveaxis(smooth, 1, -1), log_weight.dtype)
         resample = partial(_resample, num_samples=num_samples)
         z = jax.lax.map(resample, (keys, info.proposals, log_weight))
@@ -113,19 +115,6 @@ def _resample(of_chain: tuple[Array, Latents, Array], num_samples: int) -> Laten
     return take_rows(stacked, ancestor)
 
 
-def _transformed(
-    transform: Callable[[np.ndarray], np.ndarray], log_weight: np.ndarray
-) -> np.ndarray:
-    """The transform of log-weights (chain, row, proposal), if it is one."""
-    smooth = np.asarray(transform(log_weight))
-    if smooth.shape != log_weight.shape or np.isnan(smooth).any():
-        raise ValueError(
-            f"transform must return log-weights of shape {log_weight.shape} (chain, row, proposal)"
-            f" without NaN; it returned shape {smooth.shape}."
-        )
-    return smooth
-
-
 def _refuse_transform(transform: Any) -> None:
     if transform is not None:
         raise ValueError(
@@ -147,8 +136,8 @@ def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
     return {name: value[:, :num_samples] for name, value in z.items()}
 
 
-def impute_each(key: Array, program: Program, z: Any) -> Any:
-    """Complete the rows at every draw of z, (S, B, ...)."""
+def impute_each(key: Array, program: Program, z: Any, batch_size: int = 32) -> Any:
+    """Complete the rows at every draw of z, (S, B, ...), a few draws at a time."""
 
     def impute(key_and_z: Any) -> Any:
         key, z = key_and_z
@@ -159,4 +148,4 @@ def impute_each(key: Array, program: Program, z: Any) -> Any:
         return program.impute(key, likelihood) if x is None else x, z, lp
 
     num_samples = len(jax.tree.leaves(z)[0])
-    return jax.lax.map(impute, (random.split(key, num_samples), z), batch_size=32)
+    return jax.lax.map(impute, (random.split(key, num_samples), z), batch_size=batch_size)

@@ -7,7 +7,6 @@ Shapes: S particles, B rows.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,47 +15,19 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from ppl_vae.importance import summarise_weights
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
-from ppl_vae.inference.pyro.program import Latents, Program, split_data
-from ppl_vae.inference.pyro.rows import rows_of
+from ppl_vae.inference.pyro.program import Program, split_data
+from ppl_vae.inference.pyro.row_blocks import block_of, over_blocks
+from ppl_vae.inference.pyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
-__all__ = ["checked_program", "conditional_log_likelihood", "log_likelihood", "log_weights"]
-
-ROWS_PER_BLOCK = 32  # results depend on the seed, and not on what fits into memory
-PARTICLES_PER_DRAW = 1_000
-
-
-@torch.no_grad()
-def log_weights(program: Program, num_particles: int, chunk_size: int) -> Tensor:
-    """Return log p(x_o, z_s) - log q(z_s | x), z_s ~ q(z | x), shape (S, B)."""
-    at_once = max(1, chunk_size // len(program.x_obs))
-    parts = []
-    for first in range(0, num_particles, PARTICLES_PER_DRAW):
-        z, log_q = _draw(program, min(PARTICLES_PER_DRAW, num_particles - first))
-        log_joint = []
-        for block in zip(*(value.split(at_once) for value in z.values()), strict=True):
-            log_prior, likelihood = program.decode(dict(zip(z, block, strict=True)))
-            log_joint.append(program.log_observed(likelihood) + log_prior)
-        parts.append(torch.cat(log_joint) - log_q)
-    return torch.cat(parts)
-
-
-def _draw(program: Program, num_particles: int) -> tuple[Latents, Tensor]:
-    """Draw z_s ~ q(z | x) and return log q(z_s | x); a guide with one site is run once."""
-    sites = program.trace_guide(program.x_obs)
-    if len(sites) > 1:  # which may hang together
-        x = program.x_obs.expand(num_particles, *program.x_obs.shape)
-        z = program.propose(x)
-        return z, program.log_proposal(z, x)
-    ((name, site),) = sites.items()
-    value = site["fn"].sample(torch.Size((num_particles,)))
-    return {name: value}, site["fn"].log_prob(value)
+__all__ = [
+    "check_at_least", "checked_program", "conditional_log_likelihood", "described", "log_likelihood"
+]  # fmt: skip
 
 
 def log_likelihood(
@@ -67,7 +38,7 @@ def log_likelihood(
     mask: Any = None,
     site: str = "x",
     num_particles: int | Sequence[int] = (1, 5, 50, 5_000),
-    chunk_size: int = 4_096,
+    chunk_size: int = 2_048,
     progress_bar: bool = True,
     coords: Any = None,
     **kwargs: Any,
@@ -120,7 +91,8 @@ def log_likelihood(
     estimates = _estimate(program, numbers, chunk_size, progress_bar)
     if isinstance(num_particles, int | np.integer):
         estimates = estimates.isel(num_particles=0, drop=True)
-    return _results(program, estimates, numbers, began, coords)
+    run = described(program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def conditional_log_likelihood(
@@ -132,7 +104,7 @@ def conditional_log_likelihood(
     mask: Any = None,
     site: str = "x",
     num_particles: int = 5_000,
-    chunk_size: int = 4_096,
+    chunk_size: int = 2_048,
     progress_bar: bool = True,
     coords: Any = None,
     **kwargs: Any,
@@ -209,7 +181,8 @@ def conditional_log_likelihood(
             "khat": np.maximum(joint.khat, alone.khat),
         }
     ).isel(num_particles=0, drop=True)
-    return _results(program, estimates, numbers, began, coords)
+    run = described(program, max(numbers), began)
+    return make_estimates(estimates, **run, coords=coords)
 
 
 def checked_program(
@@ -234,58 +207,39 @@ def _estimate(
     program: Program, numbers: Sequence[int], chunk_size: int, progress_bar: bool
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
-    num_rows, tables = len(program.x_obs), []
+    num_rows = len(program.x_obs)
     nothing_seen = ~as_numpy(program.mask).reshape(num_rows, -1).any(1)
-    data = (program.x_obs, program.mask, program.args, program.kwargs)
 
-    def weigh(rows: Tensor) -> Tensor:
-        x_obs, mask, args, kwargs = rows_of(data, rows, num_rows)
-        block = Program(program.model, program.guide, x_obs, mask, program.site, args, kwargs)
-        return log_weights(block, max(numbers), chunk_size)
+    def summarise(rows: Tensor) -> xr.Dataset:
+        block = block_of(program, rows)
+        weights = as_numpy(draw_weighted(block, max(numbers), chunk_size).log_weight)
+        weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
+        return summarise_weights(weights, numbers)
 
-    with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
-        try:
-            for first in range(0, num_rows, ROWS_PER_BLOCK):
-                rows = torch.arange(first, min(first + ROWS_PER_BLOCK, num_rows))
-                weights = as_numpy(weigh(rows))
-                weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
-                tables.append(summarise_weights(weights, numbers))
-                bar.update(tables[-1].sizes["row"])
-        except KeyboardInterrupt:
-            if not tables:
-                raise
-            warnings.warn("Interrupted: rows that were not reached hold NaN.", stacklevel=3)
-    done = xr.concat(tables, "row")
-    missing = num_rows - done.sizes["row"]
-    return done.pad(row=(0, missing), constant_values=np.nan) if missing else done
+    return over_blocks(num_rows, summarise, progress_bar)
 
 
-def _results(
-    program: Program,
-    estimates: xr.Dataset,
-    numbers: Sequence[int],
-    began: float,
-    coords: Any,
-) -> Any:
-    return make_estimates(
-        estimates,
-        site=program.site,
-        x=as_numpy(program.x_obs),
-        mask=as_numpy(program.mask),
-        constants={
-            name: as_numpy(value)
-            for name, value in {
-                **{f"arg_{i}": v for i, v in enumerate(program.args)},
-                **program.kwargs,
-            }.items()
-        },
-        attrs={
-            "num_particles": max(numbers),
+def described(program: Program, num_particles: int, began: float) -> dict[str, Any]:
+    """Return the data and settings of a run of estimates, as `make_estimates` takes them."""
+    constants = {**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs}
+    return {
+        "site": program.site,
+        "x": as_numpy(program.x_obs),
+        "mask": as_numpy(program.mask),
+        "constants": {name: as_numpy(value) for name, value in constants.items()},
+        "attrs": {
+            "num_particles": num_particles,
             "seed": str(torch.initial_seed()),
             "wall_time": time.perf_counter() - began,
         },
-        coords=coords,
-    )
+    }
+
+
+def check_at_least(least: int, **numbers: Any) -> None:
+    """Raise a `ValueError` that names the first number that is no integer or too small."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.importance import transformed
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -84,7 +85,8 @@ def pool(
     else:
         log_weight = info.log_weight.flatten(1, 2)
         if transform is not None:
-            smooth = _transformed(transform, np.moveaxis(as_numpy(log_weight).astype(float), -1, 1))
+            by_row = np.moveaxis(as_numpy(log_weight).astype(float), -1, 1)
+            smooth = transformed(transform, by_row, "(chain, row, proposal)")
             log_weight = torch.as_tensor(np.moveaxis(smooth, 1, -1)).to(log_weight)
         ancestor = multinomial(log_weight, num_samples)
         proposals = {name: value.flatten(1, 2) for name, value in info.proposals.items()}
@@ -100,19 +102,6 @@ def pool(
         attrs={**run.attrs, "pooled_from": num_iterations * info.log_weight.shape[2]},
     )
     return make_inference_data(pooled, coords=coords)
-
-
-def _transformed(
-    transform: Callable[[np.ndarray], np.ndarray], log_weight: np.ndarray
-) -> np.ndarray:
-    """The transform of log-weights (chain, row, proposal), if it is one."""
-    smooth = np.asarray(transform(log_weight))
-    if smooth.shape != log_weight.shape or np.isnan(smooth).any():
-        raise ValueError(
-            f"transform must return log-weights of shape {log_weight.shape} (chain, row, proposal)"
-            f" without NaN; it returned shape {smooth.shape}."
-        )
-    return smooth
 
 
 def _refuse_transform(transform: Any) -> None:
@@ -133,10 +122,10 @@ def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
     return {name: value[:, :num_samples] for name, value in reservoir.z.items()}
 
 
-def impute_each(program: Program, z: Latents) -> tuple[Tensor, Tensor]:
+def impute_each(program: Program, z: Latents, batch_size: int = 32) -> tuple[Tensor, Tensor]:
     """Complete the rows at every draw of z, (C, S, B, ...), a few draws at a time."""
     parts = []
-    for block in zip(*(value.split(32, dim=1) for value in z.values()), strict=True):
+    for block in zip(*(value.split(batch_size, dim=1) for value in z.values()), strict=True):
         at = dict(zip(z, block, strict=True))
         x = at.pop(program.site, None)  # drawn with z, and weighed with it
         log_prior, likelihood = program.decode(at)

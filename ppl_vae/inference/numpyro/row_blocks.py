@@ -1,0 +1,57 @@
+"""Work on the rows of a program, a block of them at a time, kept when it is interrupted.
+
+Shapes: B rows of the data, R of one block.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array, random
+from tqdm import tqdm
+
+from ppl_vae.inference.numpyro.program import Program
+from ppl_vae.inference.numpyro.rows import rows_of
+
+__all__ = ["ROWS_PER_BLOCK", "at_once", "block_of", "over_blocks"]
+
+ROWS_PER_BLOCK = 32  # results depend on the seed, and not on what fits into memory
+
+
+def block_of(program: Program, rows: Array) -> Program:
+    """Return the program bound to some of its rows."""
+    data = (program.x_obs, program.mask, program.args, program.kwargs)
+    x_obs, mask, args, kwargs = rows_of(data, rows, len(program.x_obs))
+    return replace(program, x_obs=x_obs, mask=mask, args=args, kwargs=kwargs)
+
+
+def at_once(chunk_size: int, program: Program) -> int:
+    """Return how many particles of a block the decoder gets at a time."""
+    return max(1, chunk_size // len(program.x_obs))
+
+
+def over_blocks(
+    key: Array, num_rows: int, work: Callable[[Array, Array], xr.Dataset], progress_bar: bool
+) -> xr.Dataset:
+    """Return what `work(key, rows)` says of each row, joined along `row`.
+
+    Every block has R rows, the last one filled up with the first rows, so that one program is
+    compiled; its key depends on its number alone. Rows that were not reached hold NaN.
+    """
+    done: list[xr.Dataset] = []
+    with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
+        try:
+            for number, first in enumerate(range(0, num_rows, ROWS_PER_BLOCK)):
+                rows = jnp.arange(first, first + ROWS_PER_BLOCK) % num_rows
+                done.append(work(random.fold_in(key, number), rows))
+                bar.update(min(ROWS_PER_BLOCK, num_rows - first))
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            warnings.warn("Interrupted: rows that were not reached hold NaN.", stacklevel=4)
+    joined = xr.concat(done, "row", data_vars="all").isel(row=slice(num_rows))
+    missing = num_rows - joined.sizes["row"]
+    return joined.pad(row=(0, missing), constant_values=np.nan) if missing else joined
