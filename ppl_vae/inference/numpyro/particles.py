@@ -16,6 +16,7 @@ from jax import Array, lax, random
 from jax.scipy.special import logsumexp
 
 from ppl_vae.inference.numpyro.program import Latents, Program, require_reparameterised
+from ppl_vae.inference.numpyro.support import log_prob_within
 
 __all__ = [
     "ROWS_ON_CPU",
@@ -72,7 +73,8 @@ def values(sites: Sites) -> Latents:
 
 def log_prob(sites: Sites) -> Array:
     """Return the log density of what was drawn, shape (B,)."""
-    return sum((site["fn"].log_prob(site["value"]) for site in sites.values()), jnp.zeros(()))
+    each = [log_prob_within(site["fn"], site["value"]) for site in sites.values()]
+    return sum(each, start=jnp.zeros(()))
 
 
 def draw(key: Array, program: Program, num_particles: int) -> Latents:
