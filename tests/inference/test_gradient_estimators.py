@@ -45,7 +45,7 @@ def drawn_and_gradient(backend, objective, chain):
     if backend.name == "numpyro":
         z = seeded(backend, module(backend, "particles").draw, 0, program, num_particles)["z1"]
     else:
-        draw = module(backend, "objectives").draw_particles
+        draw = module(backend, "particles").draw_particles
         z = seeded(backend, draw, 0, program, num_particles)["z1"]["value"]
     return np.asarray(z).reshape(num_particles, -1), loss, gradient
 

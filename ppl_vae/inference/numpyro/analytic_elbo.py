@@ -8,8 +8,16 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.objectives import ELBO, Sites, draw_particle, log_prob, values
-from ppl_vae.inference.numpyro.program import Program, without_mask
+from ppl_vae.inference.numpyro.objectives import ELBO
+from ppl_vae.inference.numpyro.particles import (
+    Sites,
+    decode,
+    draw_particle,
+    log_prob,
+    times,
+    values,
+)
+from ppl_vae.inference.numpyro.program import Latents, Program
 
 __all__ = ["AnalyticELBO"]
 
@@ -26,7 +34,7 @@ class AnalyticELBO(ELBO):
 
     Args:
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        kl_weight, chunk_size: as in `ELBO`.
         site: name of the data site.
 
     Raises:
@@ -45,13 +53,15 @@ class AnalyticELBO(ELBO):
     def log_weight(self, key: Array, program: Program) -> Array:
         """Return log p(x_o | z_k) - kl_weight KL(q(z | x) || p(z)), shape (K, B)."""
 
-        def of_one_particle(key: Array) -> Array:
+        def of_one_particle(key: Array) -> tuple[Latents, Array]:
             guide = draw_particle(key, program)
-            model = program.trace_model(z=values(guide))
-            log_observed = program.log_observed(without_mask(model.pop(program.site)["fn"]))
-            return log_observed - self.kl_weight * divergence(guide, model)
+            model = program.trace_model(z=values(guide))  # compiled, p(z) alone is left of it
+            del model[program.site]
+            return values(guide), divergence(guide, model)
 
-        return jax.vmap(of_one_particle)(random.split(key, self.num_particles))
+        z, divergences = jax.vmap(of_one_particle)(random.split(key, self.num_particles))
+        log_observed, _ = decode(program, z, self.chunk_size)
+        return log_observed - times(self.kl_weight, divergences)
 
 
 def divergence(guide: Sites, model: Sites) -> Array:

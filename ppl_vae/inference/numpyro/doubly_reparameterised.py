@@ -14,9 +14,11 @@ from ppl_vae.inference.numpyro.particles import (
     inner,
     log_mean_exp,
     log_terms,
+    only,
     shares,
-    slopes,
+    times,
     with_gradient_of,
+    with_slopes,
 )
 from ppl_vae.inference.numpyro.program import Latents, Program
 
@@ -45,7 +47,7 @@ class DReG(IWAE):
 
     Args:
         num_particles: draws a row, K; with one, this is `STL`.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -64,19 +66,23 @@ class DReG(IWAE):
         """Return the bound of each row, shape (B,)."""
         z = draw(key, program, self.num_particles)
         fixed = lax.stop_gradient(z)
-        terms = log_terms(program, fixed)
-        log_weight = self.weigh(terms)
-        slope = slopes(lambda z: self.weigh(log_terms(program, z)), fixed)
-        draws = Draws(fixed, terms, shares(log_weight), slope)
+        log_weight, terms, slope = with_slopes(lambda z: self.weights_at(program, z), fixed)
+        share = shares(log_weight)
+        draws = Draws(fixed, terms, share, only(share > 0, slope))
 
-        along_path = inner(slope, z)
+        along_path = inner(draws.slope, z)
         through_model = self.through_model(program, draws)
-        surrogate = self.guide_coefficient(draws.share) * along_path + through_model
+        surrogate = self.guide_coefficient(share) * along_path + through_model
         return with_gradient_of(log_mean_exp(log_weight), surrogate.sum(0))
+
+    def weights_at(self, program: Program, z: Latents) -> tuple[Array, Terms]:
+        """Return log w_k, shape (K, B), and its terms."""
+        terms = log_terms(program, z, self.chunk_size)
+        return self.weigh(terms), terms
 
     def weigh(self, terms: Terms) -> Array:
         """Return log w_k, shape (K, B)."""
-        return terms.log_observed + self.kl_weight * (terms.log_prior - terms.log_q)
+        return terms.log_observed + times(self.kl_weight, terms.log_prior - terms.log_q)
 
     def guide_coefficient(self, share: Array) -> Array:
         """Return what multiplies d log w_k / d z_k d z_k / d phi, shape (K, B)."""
@@ -86,4 +92,4 @@ class DReG(IWAE):
         """Return what has the gradient for the model, shape (K, B)."""
         del program
         terms = draws.terms
-        return draws.share * (terms.log_observed + self.kl_weight * terms.log_prior)
+        return times(draws.share, terms.log_observed + times(self.kl_weight, terms.log_prior))

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax import Array, lax
 
 from ppl_vae.inference.numpyro.doubly_reparameterised import Draws, DReG
-from ppl_vae.inference.numpyro.particles import inner, log_terms, slopes
+from ppl_vae.inference.numpyro.particles import inner, only, slopes, times
 from ppl_vae.inference.numpyro.program import Latents, Program
 
 __all__ = ["GDReG", "redraw"]
@@ -30,7 +30,7 @@ class GDReG(DReG):
 
     Args:
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -49,15 +49,29 @@ class GDReG(DReG):
 
     def through_model(self, program: Program, draws: Draws) -> Array:
         """Return what has the gradient for the model, shape (K, B)."""
-        z, share = draws.z, draws.share
-        slope_q = slopes(lambda z: log_terms(program, z).log_q, z)
+        share, z = draws.share, without_zeros(draws.share, draws.z)
+        slope_q = slopes(lambda z: log_q_at(program, z), z)
         slope_p = slopes(lambda at: log_prior_at(program, z, at), z)
         redrawn = redraw_all(program, z)
 
         of_densities = inner(slope_q, redrawn) - inner(slope_p, redrawn)
         reparameterised = (1 - share) * inner(draws.slope, redrawn) + of_densities
-        instead = self.kl_weight * share * (reparameterised - log_prior_at(program, z, z))
-        return super().through_model(program, draws) + instead
+        instead = times(share, reparameterised - log_prior_at(program, z, z))
+        return super().through_model(program, draws) + self.kl_weight * instead
+
+
+def without_zeros(share: Array, z: Latents) -> Latents:
+    """Return z with its particles of no weight replaced by the row's heaviest.
+
+    They do not count, but what lies outside of the prior's support has no noise that drew it.
+    """
+    best, rows = share.argmax(0), jnp.arange(share.shape[1])
+    return only(share > 0, z, {name: value[best, rows] for name, value in z.items()})
+
+
+def log_q_at(program: Program, z: Latents) -> Array:
+    """Return log q(z_k | x_o), shape (K, B)."""
+    return jax.vmap(lambda z: program.log_proposal(z, program.x_obs))(z)
 
 
 def log_prior_at(program: Program, z: Latents, at: Latents) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 from jax import Array
 
 from ppl_vae.inference.numpyro.importance_weighted import IWAE
-from ppl_vae.inference.numpyro.particles import log_mean_exp
+from ppl_vae.inference.numpyro.particles import log_mean_exp, times
 from ppl_vae.inference.numpyro.program import Program
 from ppl_vae.schedules import Schedule
 
@@ -28,7 +28,7 @@ class CIWAE(IWAE):
     Args:
         beta: from 0, which is `IWAE`, to 1, which is `ELBO`; or a schedule.
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -49,9 +49,12 @@ class CIWAE(IWAE):
         beta: float | Schedule = 0.5,
         num_particles: int = 50,
         kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
         site: str = "x",
     ) -> None:
-        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        super().__init__(
+            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
+        )
         if not isinstance(beta, Schedule) and not (
             isinstance(beta, int | float) and 0 <= beta <= 1
         ):
@@ -63,7 +66,8 @@ class CIWAE(IWAE):
     def value(self, key: Array, program: Program) -> Array:
         """Return the bound of each row, shape (B,)."""
         log_weight = self.log_weight(key, program)
-        return self.beta * log_weight.mean(0) + (1 - self.beta) * log_mean_exp(log_weight)
+        elbo, iwae = log_weight.mean(0), log_mean_exp(log_weight)
+        return times(self.beta, elbo) + times(1 - self.beta, iwae)
 
 
 class Renyi(IWAE):
@@ -78,7 +82,7 @@ class Renyi(IWAE):
     Args:
         alpha: order of the divergence, any finite number; 1 is `ELBO`.
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -99,9 +103,12 @@ class Renyi(IWAE):
         alpha: float = 0.5,
         num_particles: int = 50,
         kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
         site: str = "x",
     ) -> None:
-        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        super().__init__(
+            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
+        )
         if not isinstance(alpha, int | float) or not isfinite(alpha):
             raise ValueError(f"alpha must be a finite number, got {alpha!r}.")
         self.alpha = alpha

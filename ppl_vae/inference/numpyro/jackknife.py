@@ -25,7 +25,7 @@ class JVI(IWAE):
 
     Args:
         num_particles: draws a row, K, at least 2.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -41,9 +41,16 @@ class JVI(IWAE):
     """
 
     def __init__(
-        self, *, num_particles: int = 50, kl_weight: float | Schedule = 1.0, site: str = "x"
+        self,
+        *,
+        num_particles: int = 50,
+        kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
+        site: str = "x",
     ) -> None:
-        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        super().__init__(
+            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
+        )
         if num_particles < 2:
             raise ValueError(
                 f"num_particles must be at least 2, to leave one out, got {num_particles!r}."

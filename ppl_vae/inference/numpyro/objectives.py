@@ -10,23 +10,23 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 from numpyro import infer
 
-from ppl_vae.inference.numpyro.program import (
-    Latents,
-    Program,
-    require_reparameterised,
-    split_data,
+from ppl_vae.inference.numpyro.particles import (
+    Sites,
+    check_chunk_size,
+    check_num_particles,
+    decode,
+    draw_particle,
+    log_prob,
+    times,
+    values,
 )
+from ppl_vae.inference.numpyro.program import Latents, Program, split_data
 from ppl_vae.schedules import Schedule, at_step, check_weight
 
 __all__ = ["ELBO", "STL", "Objective"]
-
-Sites = dict[str, dict[str, Any]]
-"""The sample sites of a run of a program, by name."""
 
 
 class Objective(infer.elbo.ELBO):
@@ -79,6 +79,8 @@ class ELBO(Objective):
     Args:
         num_particles: draws a row, K.
         kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        chunk_size: particles to decode at a time, the decoder run again for the gradient, so that
+            memory is that of one chunk; None: on a CPU some 2000 rows at a time, elsewhere all.
         site: name of the data site.
 
     Raises:
@@ -97,11 +99,17 @@ class ELBO(Objective):
     """
 
     def __init__(
-        self, *, num_particles: int = 1, kl_weight: float | Schedule = 1.0, site: str = "x"
+        self,
+        *,
+        num_particles: int = 1,
+        kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
+        site: str = "x",
     ) -> None:
         super().__init__(site=site)
         self.num_particles = check_num_particles(num_particles)
         self.kl_weight: Any = check_weight("kl_weight", kl_weight)
+        self.chunk_size = check_chunk_size(chunk_size)
 
     def value(self, key: Array, program: Program) -> Array:
         """Return the bound of each row, shape (B,)."""
@@ -110,13 +118,13 @@ class ELBO(Objective):
     def log_weight(self, key: Array, program: Program) -> Array:
         """Return log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)), shape (K, B)."""
 
-        def of_one_particle(key: Array) -> Array:
+        def of_one_particle(key: Array) -> tuple[Latents, Array]:
             guide = draw_particle(key, program)
-            log_prior, likelihood = program.decode(values(guide))
-            log_ratio = log_prior - self.log_proposal(program, guide)
-            return program.log_observed(likelihood) + self.kl_weight * log_ratio
+            return values(guide), self.log_proposal(program, guide)
 
-        return jax.vmap(of_one_particle)(random.split(key, self.num_particles))
+        z, log_q = jax.vmap(of_one_particle)(random.split(key, self.num_particles))
+        log_observed, log_prior = decode(program, z, self.chunk_size)
+        return log_observed + times(self.kl_weight, log_prior - log_q)
 
     def log_proposal(self, program: Program, guide: Sites) -> Array:
         """Return log q(z | x) at the guide's draw, as its gradient is to flow, shape (B,)."""
@@ -135,6 +143,8 @@ class STL(ELBO):
     Args:
         num_particles: draws a row, K.
         kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        chunk_size: particles to decode at a time, the decoder run again for the gradient, so that
+            memory is that of one chunk; None: on a CPU some 2000 rows at a time, elsewhere all.
         site: name of the data site.
 
     Raises:
@@ -153,27 +163,3 @@ class STL(ELBO):
         """Return log q(z | x) at the guide's draw, through z alone, shape (B,)."""
         held = replace(program, params=lax.stop_gradient(program.params))
         return held.log_proposal(values(guide), program.x_obs)
-
-
-def draw_particle(key: Array, program: Program) -> Sites:
-    """Draw z ~ q(z | x_o), refusing sites through which no gradient flows."""
-    sites = program.trace_guide(program.x_obs, key=key)
-    require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
-    return sites
-
-
-def values(sites: Sites) -> Latents:
-    """Return what was drawn at each site."""
-    return {name: site["value"] for name, site in sites.items()}
-
-
-def log_prob(sites: Sites) -> Array:
-    """Return the log density of what was drawn, shape (B,)."""
-    return sum((site["fn"].log_prob(site["value"]) for site in sites.values()), jnp.zeros(()))
-
-
-def check_num_particles(num_particles: int) -> int:
-    """Return the number, or raise a `ValueError`."""
-    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
-        raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
-    return num_particles

@@ -18,6 +18,7 @@ from numpyro import handlers
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, conditioned
 
 from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
+from ppl_vae.inference.numpyro.support import log_prob_within
 
 __all__ = ["Latents", "Program", "split_data"]
 
@@ -164,4 +165,5 @@ def require_reparameterised(has_rsample: dict[str, bool]) -> None:
 
 
 def _sum_log_prob(sites: dict) -> Array:
-    return sum((site["fn"].log_prob(site["value"]) for site in sites.values()), start=jnp.zeros(()))
+    each = [log_prob_within(site["fn"], site["value"]) for site in sites.values()]
+    return sum(each, start=jnp.zeros(()))

@@ -6,12 +6,15 @@ Shapes: K particles, B rows.
 from jax import Array
 
 from ppl_vae.inference.numpyro.doubly_reparameterised import DReG
-from ppl_vae.inference.numpyro.objectives import Objective, check_num_particles
+from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.particles import (
+    check_chunk_size,
+    check_num_particles,
     draw_without_gradient,
     log_mean_exp,
     log_terms,
     shares,
+    times,
     with_gradient_of,
 )
 from ppl_vae.inference.numpyro.program import Program
@@ -31,6 +34,7 @@ class RWS(Objective):
 
     Args:
         num_particles: draws a row, K; with one, the gradient for the guide has mean zero.
+        chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -47,16 +51,19 @@ class RWS(Objective):
 
     can_infer_discrete = True  # or NumPyro's SVI warns of discrete latents
 
-    def __init__(self, *, num_particles: int = 50, site: str = "x") -> None:
+    def __init__(
+        self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
+    ) -> None:
         super().__init__(site=site)
         self.num_particles = check_num_particles(num_particles)
+        self.chunk_size = check_chunk_size(chunk_size)
 
     def value(self, key: Array, program: Program) -> Array:
         """Return the bound of each row, shape (B,)."""
         z = draw_without_gradient(key, program, self.num_particles)
-        log_observed, log_prior, log_q = log_terms(program, z)
+        log_observed, log_prior, log_q = log_terms(program, z, self.chunk_size)
         log_weight = log_observed + log_prior - log_q
-        surrogate = shares(log_weight) * (log_observed + log_prior + log_q)
+        surrogate = times(shares(log_weight), log_observed + log_prior + log_q)
         return with_gradient_of(log_mean_exp(log_weight), surrogate.sum(0))
 
 
@@ -72,6 +79,7 @@ class RWSDReG(DReG):
 
     Args:
         num_particles: draws a row, K; with one, the gradient for the guide is zero.
+        chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -87,8 +95,10 @@ class RWSDReG(DReG):
         (20,)
     """
 
-    def __init__(self, *, num_particles: int = 50, site: str = "x") -> None:
-        super().__init__(num_particles=num_particles, site=site)
+    def __init__(
+        self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
+    ) -> None:
+        super().__init__(num_particles=num_particles, chunk_size=chunk_size, site=site)
 
     def guide_coefficient(self, share: Array) -> Array:
         """Return what multiplies d log w_k / d z_k d z_k / d phi, shape (K, B)."""

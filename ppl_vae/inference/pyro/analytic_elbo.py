@@ -8,8 +8,16 @@ from pyro.distributions import Independent, MaskedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from ppl_vae.inference.pyro.objectives import ELBO, Sites, draw_particles, log_prob, values
-from ppl_vae.inference.pyro.program import Program, without_mask
+from ppl_vae.inference.pyro.objectives import ELBO
+from ppl_vae.inference.pyro.particles import (
+    Sites,
+    decode,
+    draw_particles,
+    log_prob,
+    times,
+    values,
+)
+from ppl_vae.inference.pyro.program import Program
 
 __all__ = ["AnalyticELBO"]
 
@@ -26,7 +34,7 @@ class AnalyticELBO(ELBO):
 
     Args:
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        kl_weight, chunk_size: as in `ELBO`.
         site: name of the data site.
 
     Raises:
@@ -46,10 +54,8 @@ class AnalyticELBO(ELBO):
     def log_weight(self, program: Program) -> Tensor:
         """Return log p(x_o | z_k) - kl_weight KL(q(z | x) || p(z)), shape (K, B)."""
         guide = draw_particles(program, self.num_particles)
-        model = program.trace_model(z=values(guide))
-        log_observed = program.log_observed(without_mask(model.pop(program.site)["fn"]))
-        log_weight = log_observed - self.kl_weight * divergence(guide, model)
-        return log_weight.reshape(self.num_particles, -1)
+        log_observed, others = decode(program, values(guide), self.chunk_size)
+        return log_observed - times(self.kl_weight, divergence(guide, others))
 
 
 def divergence(guide: Sites, model: Sites) -> Tensor:

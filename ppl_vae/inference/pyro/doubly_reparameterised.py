@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.importance_weighted import IWAE
-from ppl_vae.inference.pyro.objectives import Sites, at_values, draw_particles, values
 from ppl_vae.inference.pyro.particles import (
+    Sites,
     Terms,
+    decode,
+    draw_particles,
     inner,
     log_mean_exp,
     log_terms,
+    only,
+    rerun,
     shares,
     slopes,
+    times,
+    values,
     with_gradient_of,
     without_gradient,
 )
@@ -28,8 +34,8 @@ __all__ = ["DReG", "Draws"]
 class Draws(NamedTuple):
     """K draws of the latents without gradient, and their importance weights."""
 
-    z: Latents  # (K, B, ...), or (B, ...) for one particle
-    model: Sites  # the sites of the model at z
+    z: Latents  # (K, B, ...)
+    model: Sites  # the sites of the model at z, but the data's
     terms: Terms  # with the gradients of model and guide
     share: Tensor  # (K, B), w_k / sum_j w_j
     slope: Latents  # d log w_k / d z_k, the shapes of z
@@ -48,7 +54,7 @@ class DReG(IWAE):
 
     Args:
         num_particles: draws a row, K; with one, this is `STL`.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -69,22 +75,20 @@ class DReG(IWAE):
         """Return the bound of each row, shape (B,)."""
         guide = draw_particles(program, self.num_particles)
         fixed = without_gradient(values(guide))
-        model = program.trace_model(z=fixed)
-        at_fixed = at_values(program, guide, fixed, self.num_particles)
-        terms = log_terms(program, model, at_fixed, self.num_particles)
+        log_observed, model = decode(program, fixed, self.chunk_size)
+        terms = log_terms(log_observed, model, rerun(program, guide, fixed))
         log_weight = self.weigh(terms)
-        slope = slopes(log_weight, fixed)
-        draws = Draws(fixed, model, terms, shares(log_weight), slope)
+        share = shares(log_weight)
+        slope = only(share > 0, slopes(log_weight, fixed))
+        draws = Draws(fixed, model, terms, share, slope)
 
-        through_guide = self.guide_coefficient(draws.share) * inner(
-            slope, values(guide), log_weight.shape
-        )
-        surrogate = through_guide + self.through_model(draws)
+        along_path = inner(slope, values(guide))
+        surrogate = self.guide_coefficient(share) * along_path + self.through_model(draws)
         return with_gradient_of(log_mean_exp(log_weight), surrogate.sum(0))
 
     def weigh(self, terms: Terms) -> Tensor:
         """Return log w_k, shape (K, B)."""
-        return terms.log_observed + self.kl_weight * (terms.log_prior - terms.log_q)
+        return terms.log_observed + times(self.kl_weight, terms.log_prior - terms.log_q)
 
     def guide_coefficient(self, share: Tensor) -> Tensor:
         """Return what multiplies d log w_k / d z_k d z_k / d phi, shape (K, B)."""
@@ -93,4 +97,4 @@ class DReG(IWAE):
     def through_model(self, draws: Draws) -> Tensor:
         """Return what has the gradient for the model, shape (K, B)."""
         terms = draws.terms
-        return draws.share * (terms.log_observed + self.kl_weight * terms.log_prior)
+        return times(draws.share, terms.log_observed + times(self.kl_weight, terms.log_prior))

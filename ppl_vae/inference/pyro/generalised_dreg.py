@@ -5,6 +5,7 @@ Shapes: K particles, B rows.
 
 from typing import Any
 
+import torch
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import (
@@ -16,8 +17,16 @@ from torch.distributions import (
 )
 
 from ppl_vae.inference.pyro.doubly_reparameterised import Draws, DReG
-from ppl_vae.inference.pyro.objectives import Sites, log_prob
-from ppl_vae.inference.pyro.particles import inner, slopes, without_gradient
+from ppl_vae.inference.pyro.particles import (
+    Sites,
+    at,
+    inner,
+    log_prob,
+    only,
+    slopes,
+    times,
+    without_gradient,
+)
 from ppl_vae.inference.pyro.program import Latents
 
 __all__ = ["GDReG", "redraw"]
@@ -36,7 +45,7 @@ class GDReG(DReG):
 
     Args:
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -56,21 +65,26 @@ class GDReG(DReG):
 
     def through_model(self, draws: Draws) -> Tensor:
         """Return what has the gradient for the model, shape (K, B)."""
-        z, share = without_gradient(draws.z), draws.share
-        log_prior = log_prior_at(draws.model, z).reshape(share.shape)
-        slope_q = slopes(draws.terms.log_q, draws.z)
+        share = draws.share
+        z = without_gradient(without_zeros(share, draws.z))
+        log_prior = log_prob(at(draws.model, z))
+        slope_q = only(share > 0, slopes(draws.terms.log_q, draws.z))
         slope_p = slopes(log_prior, z)
         redrawn = redraw_all(draws.model, z)
 
-        of_densities = inner(slope_q, redrawn, share.shape) - inner(slope_p, redrawn, share.shape)
-        reparameterised = (1 - share) * inner(draws.slope, redrawn, share.shape) + of_densities
-        instead = self.kl_weight * share * (reparameterised - log_prior)
-        return super().through_model(draws) + instead
+        of_densities = inner(slope_q, redrawn) - inner(slope_p, redrawn)
+        reparameterised = (1 - share) * inner(draws.slope, redrawn) + of_densities
+        instead = times(share, reparameterised - log_prior)
+        return super().through_model(draws) + self.kl_weight * instead
 
 
-def log_prior_at(model: Sites, z: Latents) -> Tensor:
-    """Return the log densities of all latents at z, of distributions as they are."""
-    return log_prob({name: {**model[name], "value": value} for name, value in z.items()})
+def without_zeros(share: Tensor, z: Latents) -> Latents:
+    """Return z with its particles of no weight replaced by the row's heaviest.
+
+    They do not count, but what lies outside of the prior's support has no noise that drew it.
+    """
+    best, rows = share.argmax(0), torch.arange(share.shape[1], device=share.device)
+    return only(share > 0, z, {name: value[best, rows] for name, value in z.items()})
 
 
 def redraw_all(model: Sites, z: Latents) -> Latents:

@@ -6,7 +6,7 @@ Shapes: K particles, B rows.
 from torch import Tensor
 
 from ppl_vae.inference.pyro.objectives import ELBO, STL
-from ppl_vae.inference.pyro.particles import log_mean_exp, shares
+from ppl_vae.inference.pyro.particles import log_mean_exp, shares, times
 from ppl_vae.inference.pyro.program import Program
 from ppl_vae.schedules import Schedule
 
@@ -28,6 +28,8 @@ class IWAE(ELBO):
         num_particles: draws a row, K.
         kl_weight: at least 0, or a schedule; multiplies log p(z) - log q(z | x) in each weight,
             and with another value than 1 this is no bound.
+        chunk_size: particles to decode at a time, the decoder run again for the gradient, so that
+            memory is that of one chunk; None: on a CPU some 2000 rows at a time, elsewhere all.
         site: name of the data site.
 
     Raises:
@@ -45,9 +47,16 @@ class IWAE(ELBO):
     """
 
     def __init__(
-        self, *, num_particles: int = 50, kl_weight: float | Schedule = 1.0, site: str = "x"
+        self,
+        *,
+        num_particles: int = 50,
+        kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
+        site: str = "x",
     ) -> None:
-        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        super().__init__(
+            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
+        )
 
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""
@@ -63,7 +72,7 @@ class NormalisedIWAE(IWAE):
 
     Args:
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -82,7 +91,7 @@ class NormalisedIWAE(IWAE):
     def value(self, program: Program) -> Tensor:
         """Return the weighted mean of the log weights of each row, shape (B,)."""
         log_weight = self.log_weight(program)
-        return (shares(log_weight) * log_weight).sum(0)
+        return times(shares(log_weight), log_weight).sum(0)
 
 
 class IWAESTL(STL, IWAE):
@@ -97,7 +106,7 @@ class IWAESTL(STL, IWAE):
 
     Args:
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.inference.pyro.importance_weighted import IWAE
-from ppl_vae.inference.pyro.particles import log_mean_exp
+from ppl_vae.inference.pyro.particles import log_mean_exp, times
 from ppl_vae.inference.pyro.program import Program
 from ppl_vae.schedules import Schedule
 
@@ -28,7 +28,7 @@ class CIWAE(IWAE):
     Args:
         beta: from 0, which is `IWAE`, to 1, which is `ELBO`; or a schedule.
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -50,9 +50,12 @@ class CIWAE(IWAE):
         beta: float | Schedule = 0.5,
         num_particles: int = 50,
         kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
         site: str = "x",
     ) -> None:
-        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        super().__init__(
+            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
+        )
         if not isinstance(beta, Schedule) and not (
             isinstance(beta, int | float) and 0 <= beta <= 1
         ):
@@ -64,7 +67,8 @@ class CIWAE(IWAE):
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""
         log_weight = self.log_weight(program)
-        return self.beta * log_weight.mean(0) + (1 - self.beta) * log_mean_exp(log_weight)
+        elbo, iwae = log_weight.mean(0), log_mean_exp(log_weight)
+        return times(self.beta, elbo) + times(1 - self.beta, iwae)
 
 
 class Renyi(IWAE):
@@ -79,7 +83,7 @@ class Renyi(IWAE):
     Args:
         alpha: order of the divergence, any finite number; 1 is `ELBO`.
         num_particles: draws a row, K.
-        kl_weight: at least 0, or a schedule; as in `IWAE`.
+        kl_weight, chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -101,9 +105,12 @@ class Renyi(IWAE):
         alpha: float = 0.5,
         num_particles: int = 50,
         kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
         site: str = "x",
     ) -> None:
-        super().__init__(num_particles=num_particles, kl_weight=kl_weight, site=site)
+        super().__init__(
+            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
+        )
         if not isinstance(alpha, int | float) or not isfinite(alpha):
             raise ValueError(f"alpha must be a finite number, got {alpha!r}.")
         self.alpha = alpha

@@ -8,24 +8,25 @@ in `pyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import torch
 from pyro import infer
 from torch import Tensor
 
 from ppl_vae.inference.pyro.mcmc import take_data
-from ppl_vae.inference.pyro.program import (
-    Latents,
-    Program,
-    require_reparameterised,
-    split_data,
+from ppl_vae.inference.pyro.particles import (
+    Sites,
+    at_fixed_values,
+    check_chunk_size,
+    check_num_particles,
+    decode,
+    draw_particles,
+    log_prob,
+    times,
+    values,
 )
+from ppl_vae.inference.pyro.program import Program, split_data
 from ppl_vae.schedules import Schedule, at_step, check_weight
 
 __all__ = ["ELBO", "STL", "Objective"]
-
-Sites = dict[str, dict[str, Any]]
-"""The sample sites of a run of a program, by name."""
 
 
 class Objective(infer.ELBO):
@@ -87,6 +88,8 @@ class ELBO(Objective):
     Args:
         num_particles: draws a row, K.
         kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        chunk_size: particles to decode at a time, the decoder run again for the gradient, so that
+            memory is that of one chunk; None: on a CPU some 2000 rows at a time, elsewhere all.
         site: name of the data site.
 
     Raises:
@@ -104,11 +107,17 @@ class ELBO(Objective):
     """
 
     def __init__(
-        self, *, num_particles: int = 1, kl_weight: float | Schedule = 1.0, site: str = "x"
+        self,
+        *,
+        num_particles: int = 1,
+        kl_weight: float | Schedule = 1.0,
+        chunk_size: int | None = None,
+        site: str = "x",
     ) -> None:
         super().__init__(site=site)
         self.num_particles = check_num_particles(num_particles)
         self.kl_weight: Any = check_weight("kl_weight", kl_weight)
+        self.chunk_size = check_chunk_size(chunk_size)
 
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""
@@ -117,13 +126,12 @@ class ELBO(Objective):
     def log_weight(self, program: Program) -> Tensor:
         """Return log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)), shape (K, B)."""
         guide = draw_particles(program, self.num_particles)
-        log_prior, likelihood = program.decode(values(guide))
-        log_ratio = log_prior - self.log_proposal(program, guide)
-        log_weight = program.log_observed(likelihood) + self.kl_weight * log_ratio
-        return log_weight.reshape(self.num_particles, -1)
+        log_observed, others = decode(program, values(guide), self.chunk_size)
+        log_ratio = log_prob(others) - self.log_proposal(program, guide)
+        return log_observed + times(self.kl_weight, log_ratio)
 
     def log_proposal(self, program: Program, guide: Sites) -> Tensor:
-        """Return log q(z | x) at the guide's draw, as its gradient is to flow, shape (B,)."""
+        """Return log q(z | x) at the guide's draws, as its gradient is to flow, shape (K, B)."""
         return log_prob(guide)
 
 
@@ -139,6 +147,8 @@ class STL(ELBO):
     Args:
         num_particles: draws a row, K.
         kl_weight: at least 0, or a schedule of `ppl_vae.schedules`.
+        chunk_size: particles to decode at a time, the decoder run again for the gradient, so that
+            memory is that of one chunk; None: on a CPU some 2000 rows at a time, elsewhere all.
         site: name of the data site.
 
     Raises:
@@ -155,61 +165,8 @@ class STL(ELBO):
     """
 
     def log_proposal(self, program: Program, guide: Sites) -> Tensor:
-        """Return log q(z | x) at the guide's draw, through z alone, shape (B,)."""
+        """Return log q(z | x) at the guide's draws, through z alone, shape (K, B)."""
         log_q = log_prob(guide)
         # Weights are held by the nets, not by the program: subtract what they contribute.
-        through_weights = log_prob(at_fixed_values(program, guide, self.num_particles))
+        through_weights = log_prob(at_fixed_values(program, guide))
         return log_q - through_weights + through_weights.detach()
-
-
-def draw_particles(program: Program, num_particles: int) -> Sites:
-    """Draw z_k ~ q(z | x_o), refusing sites through which no gradient flows."""
-    sites = draw_sites(program, num_particles)
-    require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
-    return sites
-
-
-def draw_sites(program: Program, num_particles: int) -> Sites:
-    """Draw z_k ~ q(z | x_o).
-
-    Values are (K, B, ...), or (B, ...) for one particle. A guide with one site is run once; one
-    with several, which may hang together, is run on K copies of the rows.
-    """
-    sites = program.trace_guide(program.x_obs)
-    if num_particles == 1:
-        return sites
-    if len(sites) > 1:
-        return program.trace_guide(program.x_obs.expand(num_particles, *program.x_obs.shape))
-    ((name, site),) = sites.items()
-    return {name: {**site, "value": site["fn"](torch.Size((num_particles,)))}}
-
-
-def at_fixed_values(program: Program, guide: Sites, num_particles: int) -> Sites:
-    """Return the guide's sites at the same values, through which no gradient flows."""
-    z = {name: value.detach() for name, value in values(guide).items()}
-    return at_values(program, guide, z, num_particles)
-
-
-def at_values(program: Program, guide: Sites, z: Latents, num_particles: int) -> Sites:
-    """Return the guide's sites at other values."""
-    if len(guide) > 1:  # a site's distribution depends on the values before it
-        lead = () if num_particles == 1 else (num_particles,)
-        return program.trace_guide(program.x_obs.expand(*lead, *program.x_obs.shape), z=z)
-    return {name: {**site, "value": z[name]} for name, site in guide.items()}
-
-
-def values(sites: Sites) -> Latents:
-    """Return what was drawn at each site."""
-    return {name: site["value"] for name, site in sites.items()}
-
-
-def log_prob(sites: Sites) -> Tensor:
-    """Return the log density of what was drawn, shape (..., B)."""
-    return torch.stack([site["fn"].log_prob(site["value"]) for site in sites.values()]).sum(0)
-
-
-def check_num_particles(num_particles: int) -> int:
-    """Return the number, or raise a `ValueError`."""
-    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
-        raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
-    return num_particles

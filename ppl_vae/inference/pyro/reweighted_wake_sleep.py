@@ -6,12 +6,17 @@ Shapes: K particles, B rows.
 from torch import Tensor
 
 from ppl_vae.inference.pyro.doubly_reparameterised import DReG
-from ppl_vae.inference.pyro.objectives import Objective, check_num_particles, values
+from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.particles import (
+    check_chunk_size,
+    check_num_particles,
+    decode,
     draw_without_gradient,
     log_mean_exp,
     log_terms,
     shares,
+    times,
+    values,
     with_gradient_of,
 )
 from ppl_vae.inference.pyro.program import Program
@@ -31,6 +36,7 @@ class RWS(Objective):
 
     Args:
         num_particles: draws a row, K; with one, the gradient for the guide has mean zero.
+        chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -46,17 +52,20 @@ class RWS(Objective):
         (20,)
     """
 
-    def __init__(self, *, num_particles: int = 50, site: str = "x") -> None:
+    def __init__(
+        self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
+    ) -> None:
         super().__init__(site=site)
         self.num_particles = check_num_particles(num_particles)
+        self.chunk_size = check_chunk_size(chunk_size)
 
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""
         guide = draw_without_gradient(program, self.num_particles)
-        model = program.trace_model(z=values(guide))
-        log_observed, log_prior, log_q = log_terms(program, model, guide, self.num_particles)
+        decoded = decode(program, values(guide), self.chunk_size)
+        log_observed, log_prior, log_q = log_terms(*decoded, guide)
         log_weight = log_observed + log_prior - log_q
-        surrogate = shares(log_weight) * (log_observed + log_prior + log_q)
+        surrogate = times(shares(log_weight), log_observed + log_prior + log_q)
         return with_gradient_of(log_mean_exp(log_weight), surrogate.sum(0))
 
 
@@ -72,6 +81,7 @@ class RWSDReG(DReG):
 
     Args:
         num_particles: draws a row, K; with one, the gradient for the guide is zero.
+        chunk_size: as in `IWAE`.
         site: name of the data site.
 
     Raises:
@@ -88,8 +98,10 @@ class RWSDReG(DReG):
         (20,)
     """
 
-    def __init__(self, *, num_particles: int = 50, site: str = "x") -> None:
-        super().__init__(num_particles=num_particles, site=site)
+    def __init__(
+        self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
+    ) -> None:
+        super().__init__(num_particles=num_particles, chunk_size=chunk_size, site=site)
 
     def guide_coefficient(self, share: Tensor) -> Tensor:
         """Return what multiplies d log w_k / d z_k d z_k / d phi, shape (K, B)."""

@@ -7,24 +7,33 @@ on the row, so that it is the same in all that there is to choose from.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
 
-__all__ = ["fold_rows", "repeat_rows", "rows_of", "select_rows", "take_rows", "unfold_rows"]
+__all__ = [
+    "fold_rows",
+    "join",
+    "map_tensors",
+    "repeat_rows",
+    "rows_of",
+    "select_rows",
+    "take_rows",
+    "unfold_rows",
+]
 
 
 def fold_rows(tree: Any, lead: torch.Size) -> Any:
     """Merge the leading axes `lead` of every tensor, rows last among them, into one row axis."""
-    return _map(lambda t: t.reshape(-1, *t.shape[len(lead) :]), tree)
+    return map_tensors(lambda t: t.reshape(-1, *t.shape[len(lead) :]), tree)
 
 
 def unfold_rows(tree: Any, lead: torch.Size) -> Any:
     """Split the row axis of every tensor and distribution into the axes `lead`."""
-    return _map(lambda t: t.reshape(*lead, *t.shape[1:]), tree, lead=lead)
+    return map_tensors(lambda t: t.reshape(*lead, *t.shape[1:]), tree, lead=lead)
 
 
 def repeat_rows(tree: Any, num_rows: int, times: int) -> Any:
@@ -58,17 +67,22 @@ def select_rows(choose_new: Tensor, new: Any, old: Any) -> Any:
         ones = [1] * (new_leaf.ndim - choose_new.ndim)
         return torch.where(choose_new.reshape(*choose_new.shape, *ones), new_leaf, old_leaf)
 
-    return _map(pick, new, old)
+    return map_tensors(pick, new, old)
 
 
 def take_rows(stack: Any, index: Tensor) -> Any:
     """Per chain c and row b, take entry `index[c, k, b]` of every (C, P, B, ...) tensor."""
     chains = torch.arange(index.shape[0], device=index.device)[:, None, None]
     rows = torch.arange(index.shape[2], device=index.device)
-    return _map(lambda t: t[chains, index, rows], stack, lead=index.shape)
+    return map_tensors(lambda t: t[chains, index, rows], stack, lead=index.shape)
 
 
-def _map(fn: Callable[..., Tensor], *trees: Any, lead: torch.Size | None = None) -> Any:
+def join(trees: Sequence[Any], lead: torch.Size) -> Any:
+    """Join equal trees along the first axis of every tensor, distributions to batches `lead`."""
+    return map_tensors(lambda *parts: torch.cat(parts), *trees, lead=lead)
+
+
+def map_tensors(fn: Callable[..., Tensor], *trees: Any, lead: torch.Size | None = None) -> Any:
     """Map over the tensors of equal trees: dicts, named tuples, tensors and distributions.
 
     `lead` is the batch shape of the distributions that come out, where `fn` changes it.
@@ -77,9 +91,9 @@ def _map(fn: Callable[..., Tensor], *trees: Any, lead: torch.Size | None = None)
     if isinstance(first, Tensor):
         return fn(*trees)
     if isinstance(first, dict):
-        return {name: _map(fn, *(t[name] for t in trees), lead=lead) for name in first}
+        return {name: map_tensors(fn, *(t[name] for t in trees), lead=lead) for name in first}
     if isinstance(first, tuple):
-        mapped = (_map(fn, *parts, lead=lead) for parts in zip(*trees, strict=True))
+        mapped = (map_tensors(fn, *parts, lead=lead) for parts in zip(*trees, strict=True))
         return type(first)(*mapped) if hasattr(first, "_fields") else tuple(mapped)
     old = first.batch_shape
     return _map_distribution(fn, trees, old, old if lead is None else lead)
