@@ -13,17 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import logsumexp
 
-__all__ = ["c2st", "energy_score", "frechet_distance", "mmd", "sinkhorn", "wasserstein"]
+__all__ = ["c2st", "energy_score", "frechet_distance", "sinkhorn", "two_samples", "wasserstein"]
 
 MAX_CHECKS = 200
-
-KERNELS: dict[str, Callable[[NDArray, NDArray, float], NDArray]] = {
-    "gaussian": lambda x, y, h: np.exp(-cdist(x, y, "sqeuclidean") / (2 * h**2)),
-    "laplacian": lambda x, y, h: np.exp(-cdist(x, y) / h),
-    "energy": lambda x, y, h: -cdist(x, y),
-    "hamming": lambda x, y, h: np.exp(-cdist(x, y, "hamming") / h),
-    "cubic": lambda x, y, h: (x @ y.T / x.shape[1] + 1) ** 3,
-}
 
 
 def energy_score(draws: ArrayLike, truth: ArrayLike) -> NDArray:
@@ -54,48 +46,6 @@ def energy_score(draws: ArrayLike, truth: ArrayLike) -> NDArray:
     return to_truth - np.array([pdist(row).mean() for row in draws.swapaxes(0, 1)]) / 2
 
 
-def mmd(
-    x: ArrayLike, y: ArrayLike, kernel: str = "gaussian", bandwidth: float | None = None
-) -> float:
-    """Return the squared maximum mean discrepancy of two samples, unbiased.
-
-        E k(X, X') + E k(Y, Y') - 2 E k(X, Y)
-
-    Args:
-        x: points, shape (N, D), at least two.
-        y: points, shape (M, D), at least two.
-        kernel: "gaussian", "laplacian", "energy" (minus the distance), "hamming" (exponential, of
-            the share of differing entries) or "cubic" ((x y / D + 1)^3, as in KID).
-        bandwidth: of the first two and "hamming"; by default the median distance of all points.
-
-    Raises:
-        ValueError: shapes that do not fit, an unknown kernel, or a bandwidth that is not positive.
-
-    Source: Gretton et al. (2012), A kernel two-sample test, JMLR, equation 3.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> x, y = rng.normal(size=(2, 200, 3))
-        >>> bool(mmd(x, y) < 0.02 < mmd(x, y + 1))
-        True
-    """
-    x, y = _two_samples(x, y, at_least=2)
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {sorted(KERNELS)}, got {kernel!r}.")
-    if bandwidth is None:
-        metric = "hamming" if kernel == "hamming" else "euclidean"
-        bandwidth = float(np.median(pdist(np.concatenate([x, y]), metric))) or 1.0
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be positive, got {bandwidth}.")
-    k = KERNELS[kernel]
-
-    def mean_within(points: NDArray) -> float:
-        gram = k(points, points, bandwidth)
-        return (gram.sum() - np.trace(gram)) / (len(points) * (len(points) - 1))
-
-    return float(mean_within(x) + mean_within(y) - 2 * k(x, y, bandwidth).mean())
-
-
 def wasserstein(x: ArrayLike, y: ArrayLike, p: int = 2) -> float:
     """Return the Wasserstein distance W_p of two samples of equal size, by exact assignment.
 
@@ -113,7 +63,7 @@ def wasserstein(x: ArrayLike, y: ArrayLike, p: int = 2) -> float:
         >>> wasserstein([[0.0], [1.0]], [[3.0], [2.0]])
         2.0
     """
-    x, y = _two_samples(x, y)
+    x, y = two_samples(x, y)
     if len(x) != len(y):
         raise ValueError(f"Both samples must have one size, got {len(x)} and {len(y)} points.")
     cost = cdist(x, y) ** p
@@ -144,7 +94,7 @@ def sinkhorn(x: ArrayLike, y: ArrayLike, blur: float = 0.05, tolerance: float = 
         >>> round(sinkhorn(x, x + [3.0, 0.0]), 2)  # 3^2 / 2
         4.5
     """
-    x, y = _two_samples(x, y)
+    x, y = two_samples(x, y)
     if not blur > 0:
         raise ValueError(f"blur must be positive, got {blur}.")
     cross, of_x, of_y = (_entropic_cost(a, b, blur, tolerance) for a, b in ((x, y), (x, x), (y, y)))
@@ -194,7 +144,7 @@ def frechet_distance(
     """
     if embed is not None:
         x, y = embed(np.asarray(x)), embed(np.asarray(y))
-    x, y = _two_samples(x, y, at_least=2)
+    x, y = two_samples(x, y, at_least=2)
     covariance_x, covariance_y = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
     variances, axes = eigh(covariance_x)  # singular where there are fewer points than features
     root = axes * np.sqrt(np.maximum(variances, 0)) @ axes.T
@@ -232,7 +182,7 @@ def c2st(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ImportError("c2st needs scikit-learn: pip install 'ppl-vae[examples]'") from error
-    x, y = _two_samples(x, y, at_least=folds)
+    x, y = two_samples(x, y, at_least=folds)
     size = min(len(x), len(y))
     points = np.concatenate([x[:size], y[:size]])
     labels = np.repeat([0, 1], size)
@@ -243,7 +193,8 @@ def c2st(
     return float(cross_val_score(classifier, points, labels, cv=splits).mean())
 
 
-def _two_samples(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> tuple[NDArray, NDArray]:
+def two_samples(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> tuple[NDArray, NDArray]:
+    """Return both as arrays (points, features), or say what is wrong with their shapes."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     fits = x.ndim == y.ndim == 2 and x.shape[1] == y.shape[1]
     if not fits or min(len(x), len(y)) < at_least:

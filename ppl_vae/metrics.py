@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, rel_entr
 
-from ppl_vae._two_samples import c2st, energy_score, frechet_distance, mmd, sinkhorn, wasserstein
+from ppl_vae._mmd import mmd, mmd_linear
+from ppl_vae._ssim import ssim, ssim_kernel
+from ppl_vae._two_samples import c2st, energy_score, frechet_distance, sinkhorn, wasserstein
 
 __all__ = [
     "accuracy",
@@ -21,9 +23,12 @@ __all__ = [
     "kl_divergence",
     "mae",
     "mmd",
+    "mmd_linear",
     "nll",
     "rmse",
     "sinkhorn",
+    "ssim",
+    "ssim_kernel",
     "wasserstein",
 ]
 

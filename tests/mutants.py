@@ -25,7 +25,7 @@ TESTS = (
     "tests/inference/test_invariants.py",
 )
 OWN_TESTS = {  # of methods that no other file tests
-    "hmc_refresh.py": "tests/inference/test_conditional_hmc.py",
+    "hmc_refresh.py": "tests/inference/test_hmc_refresh.py",
     "mnar_mwg.py": "tests/inference/test_mnar.py",
     "mnar_lair.py": "tests/inference/test_mnar.py",
     "scheduled_lair.py": "tests/inference/test_lair_variants.py",

@@ -33,49 +33,56 @@ def guide_of(ppl, family):
     return guide
 
 
-def log_density(backend, guide, model):
-    x, mask, z = (backend.array(a) for a in (X, MASK, Z))
+def log_density(backend, guide, model, z=Z):
+    x, mask, z = (backend.array(a) for a in (X, MASK, z))
     program = module(backend, "program").Program(model, guide, x, mask)
     return one_chain(backend, program.log_proposal(chains(backend, {"z": z}), chains(backend, x)))
 
 
 @pytest.mark.parametrize("family", ["normal", "student"])
-@pytest.mark.parametrize("kind", ["tempered", "annealed"])
+@pytest.mark.parametrize("kind", ["tempered", "annealed", "annealed to 0.25"])
 def test_densities(backend, ppl, family, kind):
+    wider = {
+        "tempered": lambda guide: backend.api.tempered(guide, 2.5),
+        "annealed": backend.api.annealed,
+        "annealed to 0.25": lambda guide: backend.api.annealed(guide, end_scale=0.25),
+    }[kind]
     with double_precision(backend):
         guide, model = guide_of(ppl, family), backend.programs.linear_gaussian(TRUTH)[0]
-        api = backend.api
-        wide = api.tempered(guide, 2.5) if kind == "tempered" else api.annealed(guide)
-        found = log_density(backend, wide, model)
+        found = log_density(backend, wider(guide), model)
     missing = (1 - MASK.mean(1))[:, None]
     loc, scale = 0.5 * X[:, :2], np.full((3, 2), 0.3)
     if kind == "tempered":
         scale = 2.5 * scale
     else:
-        loc, scale = (1 - missing) * loc, (1 - missing) * scale + missing
+        end = 1.0 if kind == "annealed" else 0.25
+        loc, scale = (1 - missing) * loc, (1 - missing) * scale + end * missing
     law = stats.norm(loc, scale) if family == "normal" else stats.t(5, loc, scale)
     np.testing.assert_allclose(found, law.logpdf(Z).sum(1), rtol=1e-6)
 
 
-def test_tempered_beta_sites(backend, ppl):
-    """Beta(a, b) at temperature 2: Beta(a / 4, b / 4)."""
+def test_beta_sites(backend, ppl):
+    """Beta(a, b) at temperature 2: Beta(a / 4, b / 4); annealed, towards Beta(c, c)."""
     a, b = 1 + np.abs(X[:, :2]), 3 + np.abs(X[:, 2:4])
+    missing = (1 - MASK.mean(1))[:, None]
 
     def guide(x):
         with ppl.plate("rows", x.shape[0]):
             site = ppl.dist.Beta(1 + abs(x[:, :2]), 3 + abs(x[:, 2:4]))
             ppl.sample("z", site.to_event(1))
 
-    z = stats.norm.cdf(Z)
-    with double_precision(backend):
-        model = backend.programs.linear_gaussian(TRUTH)[0]
-        x, mask = backend.array(X), backend.array(MASK)
-        program = module(backend, "program").Program(
-            model, backend.api.tempered(guide, 2.0), x, mask
-        )
-        at = chains(backend, {"z": backend.array(z)})
-        found = one_chain(backend, program.log_proposal(at, chains(backend, x)))
-    np.testing.assert_allclose(found, stats.beta(a / 4, b / 4).logpdf(z).sum(1), rtol=1e-6)
+    def annealed(end):
+        return stats.beta(*((1 - missing) * c + missing * end for c in (a, b)))
+
+    api, z = backend.api, stats.norm.cdf(Z)
+    for wide, law in (
+        (api.tempered(guide, 2.0), stats.beta(a / 4, b / 4)),
+        (api.annealed(guide), annealed(1.0)),
+        (api.annealed(guide, end_scale=0.25), annealed(0.25)),
+    ):
+        with double_precision(backend):
+            found = log_density(backend, wide, backend.programs.linear_gaussian(TRUTH)[0], z)
+        np.testing.assert_allclose(found, law.logpdf(z).sum(1), rtol=1e-6)
     law, wide = stats.beta(a, b), stats.beta(a / 4, b / 4)
     np.testing.assert_allclose(wide.mean(), law.mean())
     assert (wide.std() > 1.5 * law.std()).all()
@@ -108,18 +115,15 @@ def test_kernels_stay_exact(backend, ppl, kind):
 
 
 def test_what_cannot_be_widened(backend, ppl):
-    def beta(x):
-        with ppl.plate("rows", x.shape[0]):
-            ppl.sample("z", ppl.dist.Beta(1 + 0 * x[:, :2], 2.0 + 0 * x[:, :2]).to_event(1))
-
     def gamma(x):
         with ppl.plate("rows", x.shape[0]):
             ppl.sample("z", ppl.dist.Gamma(1 + 0 * x[:, :2], 2.0 + 0 * x[:, :2]).to_event(1))
 
     model = backend.programs.linear_gaussian(TRUTH)[0]
-    with pytest.raises(NotImplementedError, match="A Beta cannot be widened so"):
-        log_density(backend, backend.api.annealed(beta), model)
-    with pytest.raises(NotImplementedError, match="A Gamma cannot be widened so"):
-        log_density(backend, backend.api.tempered(gamma, 2.0), model)
+    for wide in (backend.api.annealed(gamma), backend.api.tempered(gamma, 2.0)):
+        with pytest.raises(NotImplementedError, match="A Gamma cannot be widened"):
+            log_density(backend, wide, model)
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
-        backend.api.tempered(beta, 0)
+        backend.api.tempered(gamma, 0)
+    with pytest.raises(ValueError, match="end_scale must be positive, got 0"):
+        backend.api.annealed(gamma, end_scale=0)

@@ -125,6 +125,32 @@ def test_mmd_is_unbiased_for_normal_samples(rng):
     assert abs(np.mean(found) - closed) < 5 * np.std(found) / 20
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "hamming", lambda a, b: a @ b.T])
+def test_linear_time_mmd_against_its_pairs(kernel):
+    """The sum of lemma 14 written out; a sample that is too long is cut."""
+    k = {
+        "gaussian": lambda a, b: np.exp(-((a - b) ** 2).sum() / (2 * 0.7**2)),
+        "hamming": lambda a, b: np.exp(-(a != b).mean() / 0.7),
+    }.get(kernel, lambda a, b: a @ b)
+    x, y = np.round(X[:51]), np.round(Y)
+    expected = np.mean([
+        k(x[i], x[i + 1]) + k(y[i], y[i + 1]) - k(x[i], y[i + 1]) - k(x[i + 1], y[i])
+        for i in range(0, 50, 2)
+    ])  # fmt: skip
+    np.testing.assert_allclose(metrics.mmd_linear(x, y, kernel, bandwidth=0.7), expected)
+
+
+def test_linear_time_mmd_is_unbiased_for_normal_samples(rng):
+    """As above; 2,000 pairs, five standard errors."""
+    x, y = rng.normal(size=(4_000, 1)), rng.normal(1, size=(4_000, 1))
+    found = [
+        metrics.mmd_linear(a, b, "gaussian", 1.0)
+        for a, b in zip(np.split(x, 40), np.split(y, 40), strict=True)
+    ]
+    closed = 2 / 3**0.5 * (1 - np.exp(-1 / 6))
+    assert abs(np.mean(found) - closed) < 5 * np.std(found) / 40**0.5
+
+
 def test_wasserstein_is_scipys_in_one_dimension():
     found = metrics.wasserstein(X[:, :1], Y[:, :1], p=1)
     np.testing.assert_allclose(found, stats.wasserstein_distance(X[:, 0], Y[:, 0]))
@@ -151,6 +177,41 @@ def test_frechet_distance_of_a_stretched_sample():
     np.testing.assert_allclose(embedded, metrics.frechet_distance(X[:, :2], Y[:, :2]))
 
 
+# --- images -----------------------------------------------------------------------------------
+
+
+def test_ssim_window_by_window(rng):
+    """The formula of Wang et al. in every window of 11 x 11 pixels, weights of scale 1.5."""
+    x, y = 5 * rng.random((2, 13, 16))
+    at = np.arange(-5, 6)
+    weight = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
+    weight /= weight.sum()
+    each = []
+    for i, j in np.ndindex(3, 6):
+        a, b = x[i : i + 11, j : j + 11], y[i : i + 11, j : j + 11]
+        m_a, m_b = (weight * a).sum(), (weight * b).sum()
+        v_a, v_b = (weight * (a - m_a) ** 2).sum(), (weight * (b - m_b) ** 2).sum()
+        both = (weight * (a - m_a) * (b - m_b)).sum()
+        c_1, c_2 = (0.01 * 5) ** 2, (0.03 * 5) ** 2
+        top, bottom = (2 * m_a * m_b + c_1) * (2 * both + c_2), m_a**2 + m_b**2 + c_1
+        each.append(top / (bottom * (v_a + v_b + c_2)))
+    np.testing.assert_allclose(metrics.ssim(x, y, data_range=5.0), np.mean(each))
+    np.testing.assert_allclose(metrics.ssim(np.stack([x, y]), y, data_range=5.0)[1], 1)
+
+
+def test_ssim_kernel_takes_flat_images_with_channels(rng):
+    x, y = rng.random((3, 2, 12, 11)), rng.random((4, 2, 12, 11))
+    found = metrics.ssim_kernel((2, 12, 11))(x.reshape(3, -1), y.reshape(4, -1))
+    for i, j in np.ndindex(3, 4):
+        expected = np.mean([metrics.ssim(x[i, c], y[j, c]) for c in range(2)])
+        np.testing.assert_allclose(found[i, j], np.exp(expected))
+    same = metrics.mmd(*rng.random((2, 30, 132)), kernel=metrics.ssim_kernel((12, 11)))
+    other = metrics.mmd(
+        rng.random((30, 132)), np.tile(rng.random(132), (30, 1)), metrics.ssim_kernel((12, 11))
+    )
+    assert abs(same) < 0.1 * other
+
+
 def test_classifier_tells_apart_what_differs(rng):
     pytest.importorskip("sklearn")
     same, other = rng.normal(size=(2, 300, 2))
@@ -165,9 +226,12 @@ BAD = {
     "level": (lambda: metrics.coverage([[1.0], [2.0]], [1.0], 90), r"\(0, 1\), got 90"),
     "probabilities": (lambda: metrics.kl_divergence([-1, 2], [1, 1]), "not negative"),
     "energy": (lambda: metrics.energy_score(X, X), r"\(60, 3\) and \(60, 3\)"),
-    "kernel": (lambda: metrics.mmd(X, Y, "rbf"), "kernel must be one of.*got 'rbf'"),
+    "kernel": (lambda: metrics.mmd(X, Y, "rbf"), "function or one of.*got 'rbf'"),
     "bandwidth": (lambda: metrics.mmd(X, Y, bandwidth=0.0), "positive, got 0"),
     "features": (lambda: metrics.mmd(X, Y[:, :2]), r"\(60, 3\) and \(60, 2\)"),
+    "image size": (lambda: metrics.ssim(np.ones((10, 20)), np.ones((10, 20))), "at least 11"),
+    "images": (lambda: metrics.ssim(np.ones((12, 20)), np.ones((20, 12))), "of one size"),
+    "range": (lambda: metrics.ssim(np.eye(12), np.eye(12), data_range=0), "positive, got 0"),
     "sizes": (lambda: metrics.wasserstein(X, Y[:5]), "got 60 and 5 points"),
     "blur": (lambda: metrics.sinkhorn(X, Y, -1.0), "positive, got -1"),
 }

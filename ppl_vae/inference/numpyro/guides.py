@@ -44,25 +44,26 @@ def tempered(guide: Callable[..., Any], temperature: float) -> Callable[..., Any
 
     def wider(d: dist.Distribution, mask: Array) -> dist.Distribution:
         del mask
-        entry = _entry_of(d)
-        if isinstance(entry, dist.Beta):
-            each = (entry.concentration1, entry.concentration0)
-            a, b = (jnp.broadcast_to(c / temperature**2, d.shape()) for c in each)
-            return dist.Beta(a, b).to_event(d.event_dim)
+        if isinstance(_entry_of(d), dist.Beta):
+            return _moved_beta(d, lambda concentration: concentration / temperature**2)
         return _moved(d, lambda loc, scale: (loc, temperature * scale))
 
     return _with_sites(guide, wider)
 
 
-def annealed(guide: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the guide drawn towards the prior N(0, 1) by the share f of a row that is missing.
+def annealed(guide: Callable[..., Any], *, end_scale: float = 1.0) -> Callable[..., Any]:
+    """Return the guide drawn towards the prior by the share f of a row that is missing.
 
-        loc' = (1 - f) loc,  scale' = (1 - f) scale + f
+        N(loc, scale):  loc' = (1 - f) loc,  scale' = (1 - f) scale + f c,  prior N(0, 1)
+        Beta(a, b):     a' = (1 - f) a + f c,  b' = (1 - f) b + f c,        prior U(0, 1)
 
     Args:
-        guide: its latent sites normal or Student-t, of any shape, with a standard normal prior.
+        guide: its latent sites normal, Student-t or Beta, of any shape.
+        end_scale: c, above 0, where nothing is observed; at 1 that is the prior itself. The
+            paper's code calls c = 1 `linear` and c = 0.25 `linear_0.25`.
 
     Raises:
+        ValueError: if `end_scale` is not positive.
         NotImplementedError: when run, for a site of another family.
 
     Example:
@@ -74,10 +75,15 @@ def annealed(guide: Callable[..., Any]) -> Callable[..., Any]:
         (3, 2)
     """
 
+    if not end_scale > 0:
+        raise ValueError(f"end_scale must be positive, got {end_scale}.")
+
     def towards_prior(d: dist.Distribution, mask: Array) -> dist.Distribution:
         missing = 1 - mask.reshape(len(mask), -1).mean(1)
         f = missing.reshape(-1, *(1,) * d.event_dim)
-        return _moved(d, lambda loc, scale: ((1 - f) * loc, (1 - f) * scale + f))
+        if isinstance(_entry_of(d), dist.Beta):
+            return _moved_beta(d, lambda concentration: (1 - f) * concentration + f * end_scale)
+        return _moved(d, lambda loc, scale: ((1 - f) * loc, (1 - f) * scale + f * end_scale))
 
     return _with_sites(guide, towards_prior)
 
@@ -118,8 +124,8 @@ def _moved(d: Any, move: Callable[[Array, Array], tuple[Array, Array]]) -> dist.
     entry = _entry_of(d)
     if not isinstance(entry, dist.Normal | dist.StudentT):
         raise NotImplementedError(
-            f"A {type(entry).__name__} cannot be widened so: normal and Student-t sites of a "
-            "guide can, and Beta sites by `tempered`."
+            f"A {type(entry).__name__} cannot be widened: normal, Student-t and Beta sites of "
+            "a guide can."
         )
     loc, scale = move(*(jnp.broadcast_to(a, d.shape()) for a in (entry.loc, entry.scale)))
     if isinstance(entry, dist.StudentT):
@@ -127,3 +133,11 @@ def _moved(d: Any, move: Callable[[Array, Array], tuple[Array, Array]]) -> dist.
             d.event_dim
         )
     return dist.Normal(loc, scale).to_event(d.event_dim)
+
+
+def _moved_beta(d: Any, move: Callable[[Array], Array]) -> dist.Distribution:
+    """A Beta distribution with other concentrations."""
+    entry = _entry_of(d)
+    each = (entry.concentration1, entry.concentration0)
+    a, b = (move(jnp.broadcast_to(c, d.shape())) for c in each)
+    return dist.Beta(a, b).to_event(d.event_dim)
