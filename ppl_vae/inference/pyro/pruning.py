@@ -69,7 +69,8 @@ def _with_cut(role: str, fn: Callable[..., Any], dead: dict[str, NDArray]) -> Ca
     def run(*args: Any, mask: Tensor | None = None, **kwargs: Any) -> Any:
         if accepts_mask(fn):
             kwargs = {**kwargs, "mask": mask}
-        with _Cut(dead) as cut:
+        cut = _Cut(dead)
+        with cut:
             result = fn(*args, **kwargs)
         check_sites(dead, cut.seen, role)
         return result
