@@ -25,10 +25,11 @@ class Method(NamedTuple):
     start: str = "pseudo-Gibbs"
 
 
-def arguments(experiment, backend, description, needs_data=False, **choices):
+def arguments(experiment, backend, description, needs_data=False, one_of=None, some_of=None):
     """The command line of an experiment's script.
 
-    Each of `choices` is an option that takes some of the values given, by default all.
+    `one_of` and `some_of` are further options by name, with the values that they take; the default
+    is the first and all of them.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--preset", choices=["smoke", "small", "paper"], default="small")
@@ -41,9 +42,11 @@ def arguments(experiment, backend, description, needs_data=False, **choices):
         parser.add_argument(
             "--data", type=Path, default=folder, help="folder of the data; or set PPL_VAE_DATA"
         )
-    for name, values in choices.items():
+    for name, values in (one_of or {}).items():
+        parser.add_argument(f"--{name}", choices=values, default=values[0])
+    for name, values in (some_of or {}).items():
         kind = type(values[0])
-        parser.add_argument(f"--{name}", nargs="+", choices=values, default=list(values), type=kind)
+        parser.add_argument(f"--{name}", nargs="+", choices=values, default=values, type=kind)
     args = parser.parse_args()
     args.experiment, args.backend = experiment, backend
     args.out.mkdir(parents=True, exist_ok=True)

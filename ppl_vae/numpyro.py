@@ -32,6 +32,7 @@ from ppl_vae.inference.numpyro.doubly_reparameterised import DReG
 from ppl_vae.inference.numpyro.estimators import conditional_log_likelihood, log_likelihood
 from ppl_vae.inference.numpyro.forward_kl import ForwardKL
 from ppl_vae.inference.numpyro.generalised_dreg import GDReG
+from ppl_vae.inference.numpyro.gradient_quality import gradient_quality
 from ppl_vae.inference.numpyro.grid_posterior import grid_posterior
 from ppl_vae.inference.numpyro.guides import annealed, tempered
 from ppl_vae.inference.numpyro.historical_lair import HistoricalLAIRKernel
@@ -113,6 +114,7 @@ __all__ = [
     "ess_tail",
     "fit",
     "fit_replicas",
+    "gradient_quality",
     "grid_posterior",
     "importance_posterior",
     "kl_per_site",

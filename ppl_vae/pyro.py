@@ -29,6 +29,7 @@ from ppl_vae.inference.pyro.doubly_reparameterised import DReG
 from ppl_vae.inference.pyro.estimators import conditional_log_likelihood, log_likelihood
 from ppl_vae.inference.pyro.forward_kl import ForwardKL
 from ppl_vae.inference.pyro.generalised_dreg import GDReG
+from ppl_vae.inference.pyro.gradient_quality import gradient_quality
 from ppl_vae.inference.pyro.grid_posterior import grid_posterior
 from ppl_vae.inference.pyro.guides import annealed, tempered
 from ppl_vae.inference.pyro.historical_lair import HistoricalLAIRKernel
@@ -111,6 +112,7 @@ __all__ = [
     "ess_tail",
     "fit",
     "fit_replicas",
+    "gradient_quality",
     "grid_posterior",
     "importance_posterior",
     "kl_per_site",

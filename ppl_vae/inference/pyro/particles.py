@@ -131,9 +131,8 @@ def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor
         )
         for first in range(0, num_particles, size)
     ]
-    log_observed, sites = zip(*chunks, strict=True)
     axes = torch.Size((num_particles, len(program.x_obs)))
-    return torch.cat(log_observed), join(sites, axes)
+    return torch.cat([each for each, _ in chunks]), join([others for _, others in chunks], axes)
 
 
 def _default_chunk(program: Program, num_particles: int) -> int:

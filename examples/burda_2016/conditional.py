@@ -1,0 +1,71 @@
+"""Images given their class: the prior of the latents learned for each class, or the same for all.
+
+p(x | y) = integral of p(x | z, y) p(z | y) dz,  with p(z | y) learned or Normal(0, I)
+"""
+
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from burda import over_images, print_rows, problem, sheet_of
+from experiment import Results
+
+PRIORS, PARTICLES = ("learned", "standard"), (1, 5, 50)
+NUM_CLASSES = 10
+NUM_EACH = 10  # images drawn of each class
+
+
+class Conditional(NamedTuple):
+    """What one trained program says."""
+
+    log_likelihood: np.ndarray  # log p(x | y) of the test images for every y, (row, NUM_CLASSES)
+    images: np.ndarray  # means of x, one line a class, one column a latent, (100, pixels)
+
+
+def noise(seed, num_latents):
+    """The same ten latents for every class, before the prior shifts and scales them."""
+    columns = np.random.default_rng(seed).normal(size=(NUM_EACH, num_latents))
+    return np.tile(columns, (NUM_CLASSES, 1)).astype(np.float32)
+
+
+def classes():
+    """The class of each of the images that are drawn."""
+    return np.repeat(np.arange(NUM_CLASSES), NUM_EACH)
+
+
+def run(args, device, train_and_look):
+    """Train and score every prior with every k; write rows and sheets.
+
+    `train_and_look(prior, num_particles, given)` returns a `Conditional`.
+    """
+    results, given = Results(args, device), problem(args)
+    for prior in args.priors:
+        for k in args.particles:
+            method = f"CIWAE k={k}"
+            if results.has(method, f"{prior} prior"):
+                print(f"{method}, {prior} prior: done before")
+                continue
+            print(f"{method}, {prior} prior:", flush=True)
+            found = train_and_look(prior, k, given)
+            sheet(found.images, given).savefig(args.out / f"classes_{prior}_{k}.png", dpi=120)
+            results.add(_rows(args, method, f"{prior} prior", found, given.y_test))
+    print_rows(results.rows, args.out)
+
+
+def _rows(args, method, condition, found, labels):
+    values = {
+        "log_likelihood": found.log_likelihood[np.arange(len(labels)), labels],
+        "class accuracy": (found.log_likelihood.argmax(1) == labels).astype(float),
+    }
+    return over_images(args, condition, method, values)
+
+
+def sheet(images, given):
+    """Ten images of each class, one line a class, one column a latent."""
+    fig, ax = plt.subplots(figsize=(5, 5), layout="constrained")
+    ax.imshow(sheet_of(images, given.image_shape), cmap="gray_r", vmin=0, vmax=1)
+    height, width = given.image_shape
+    ax.set_xticks((np.arange(NUM_EACH) + 0.5) * width - 0.5, range(1, NUM_EACH + 1))
+    ax.set_yticks((np.arange(NUM_CLASSES) + 0.5) * height - 0.5, range(NUM_CLASSES))
+    ax.set(xlabel="latent", ylabel="class")
+    return fig

@@ -1,0 +1,55 @@
+"""Images given their class, with a prior learned for each class or the same for all, in NumPyro.
+
+Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR, with labels; after
+github.com/nbip/IWAE, tasks 4 and 5.  https://arxiv.org/abs/1509.00519
+
+Run `python examples/burda_2016/conditional_numpyro.py --preset small --data FOLDER`.
+"""
+
+import conditional
+import numpy as np
+import training_numpyro as training
+from burda import PRESETS, arguments, hidden_widths
+from jax import random
+from ppl_vae.pixels import pixel_logits
+
+from ppl_vae import numpyro as api
+
+
+def main(args):
+    preset = PRESETS[args.preset]
+
+    def train_and_look(prior, particles, given):
+        program = api.ConditionalVAE(
+            given.x_train.shape[1:], (preset.latent_dim,), conditional.NUM_CLASSES,
+            hidden_widths(args, (preset.latent_dim,)), prior=prior,
+            output_bias=pixel_logits(given.x_train),
+        )  # fmt: skip
+        fitted = training.train(
+            args, f"{prior}_{particles}", program, api.IWAE(num_particles=particles), given,
+            given.y_train,
+        )  # fmt: skip
+        x, classes = given.x_test, conditional.classes()
+        each = [
+            api.log_likelihood(
+                random.key(args.seed), fitted.model, fitted.guide, x,
+                np.full(len(x), label), num_particles=preset.num_particles,
+            )["estimates"].log_likelihood.values.squeeze()
+            for label in range(conditional.NUM_CLASSES)
+        ]  # fmt: skip
+        rows = given.x_train[: len(classes)]
+        loc, scale = training.latent_law(fitted.model, "z1", rows, classes)
+        z = loc + scale * conditional.noise(args.seed, preset.latent_dim)
+        images = training.pixels(fitted, rows, {"z1": z}, classes)
+        return conditional.Conditional(np.stack(each, -1), images)
+
+    conditional.run(args, training.DEVICE, train_and_look)
+
+
+if __name__ == "__main__":
+    main(
+        arguments(
+            "conditional", "numpyro", __doc__.splitlines()[0],
+            priors=conditional.PRIORS, particles=conditional.PARTICLES,
+        )
+    )  # fmt: skip

@@ -1,0 +1,44 @@
+"""Test log-likelihood and active units of VAE, IWAE and DReG with k = 1, 5, 50, in Pyro.
+
+Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR, table 1.
+https://arxiv.org/abs/1509.00519
+
+Run `python examples/burda_2016/table_pyro.py --preset small --data FOLDER`, or some cells of it:
+`--layers 1 --objectives IWAE --particles 5 50`.
+"""
+
+import pyro
+import table
+import training_pyro as training
+from burda import PRESETS, arguments
+
+from ppl_vae import pyro as api
+
+
+def main(args):
+    preset = PRESETS[args.preset]
+
+    def train_and_score(cell, seed, given):
+        latent_dims = (preset.latent_dim,) if cell.layers == 1 else preset.latent_dims
+        fitted = training.train(
+            args, cell.name, training.build(args, given, latent_dims),
+            training.OBJECTIVES[cell.objective](num_particles=cell.particles), given, seed=seed,
+        )  # fmt: skip
+        numbers, x = (1, preset.num_particles), given.x_test
+        pyro.set_rng_seed(seed)
+        units = api.active_units(fitted.model, fitted.guide, x)
+        whole = api.log_likelihood(fitted.model, fitted.guide, x, num_particles=numbers)
+        pair = api.prune(fitted.model, fitted.guide, units)
+        pruned = api.log_likelihood(*pair, x, num_particles=numbers)
+        return table.Score(whole, pruned, units)
+
+    table.run(args, training.DEVICE, train_and_score)
+
+
+if __name__ == "__main__":
+    main(
+        arguments(
+            "table", "pyro", __doc__.splitlines()[0],
+            layers=table.LAYERS, objectives=table.OBJECTIVES, particles=table.PARTICLES,
+        )
+    )  # fmt: skip

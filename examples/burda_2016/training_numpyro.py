@@ -1,0 +1,79 @@
+"""How the experiments build, train, decode and evaluate programs, in NumPyro."""
+
+import jax
+import numpy as np
+from burda import PRESETS, hidden_widths
+from jax import random
+from numpyro import handlers
+from ppl_vae.pixels import pixel_logits
+from ppl_vae.presets import PRESETS as OPTIMISERS
+
+from ppl_vae import numpyro as api
+
+DEVICE = jax.devices()[0].platform
+OBJECTIVES = {"VAE": api.ELBO, "IWAE": api.IWAE, "IWAE-STL": api.IWAESTL, "DReG": api.DReG}
+
+
+def build(args, given, latent_dims):
+    """A program with these stochastic layers, whose first pixels are the training set's mean."""
+    return api.HierarchicalVAE(
+        given.x_train.shape[1:],
+        latent_dims,
+        hidden_widths(args, latent_dims),
+        output_bias=pixel_logits(given.x_train),
+    )
+
+
+def train(args, name, program, objective, given, *labels, seed=None, num_stages=None, epochs=None):
+    """Return the trained program; a second call goes on from where the first stopped.
+
+    `epochs` ends the training before its time.
+    """
+    optimiser = OPTIMISERS[args.optimiser]
+    steps_per_epoch = len(given.x_train) // optimiser.batch_size
+    rates = optimiser.stages(steps_per_epoch)
+    num_steps = rates.ends[(num_stages or PRESETS[args.preset].num_stages) - 1]
+    if epochs is not None:
+        num_steps = min(num_steps, epochs * steps_per_epoch)
+    return _fit(args, name, program, objective, given, labels, seed, rates, num_steps)
+
+
+def train_on(args, name, fitted, objective, given):
+    """Return the program trained for as long as the last stage and at its rate."""
+    optimiser, num_stages = OPTIMISERS[args.optimiser], PRESETS[args.preset].num_stages
+    stages = optimiser.stages(len(given.x_train) // optimiser.batch_size)
+    rate, num_steps = stages.values[num_stages - 1], stages.lengths[num_stages - 1]
+    return _fit(args, name, fitted, objective, given, (), None, rate, num_steps)
+
+
+def _fit(args, name, program, objective, given, labels, seed, rate, num_steps):
+    seed = args.seed if seed is None else seed
+    optimiser, folder = OPTIMISERS[args.optimiser], args.out / "weights"
+    folder.mkdir(exist_ok=True)
+    fitted = api.fit(
+        random.key(seed),
+        program,
+        given.x_train,
+        *labels,
+        objective=objective,
+        num_steps=num_steps,
+        batch_size=optimiser.batch_size,
+        shuffle=optimiser.shuffle,
+        optimizer=api.preset_optimizer(optimiser, rate),
+        transform=api.dynamic_binarisation,
+        checkpoint=folder / f"{name}_{seed}.checkpoint",
+    )
+    fitted.save(folder / f"{name}_{seed}.safetensors")
+    return fitted
+
+
+def pixels(fitted, x, z, *labels):
+    """Pixel probabilities at latents z, each (rows, L); x gives the number of rows, no more."""
+    model = handlers.substitute(fitted.model, data=z)
+    return np.asarray(handlers.trace(model).get_trace(x, *labels)["x"]["fn"].mean)
+
+
+def latent_law(program, site, *arguments):
+    """Mean and standard deviation of a latent site of a seeded model or guide, each (rows, L)."""
+    law = handlers.trace(handlers.seed(program, 0)).get_trace(*arguments)[site]["fn"]
+    return np.asarray(law.mean), np.asarray(law.variance) ** 0.5

@@ -1,0 +1,84 @@
+"""How the experiments build, train, decode and evaluate programs, in Pyro."""
+
+import pyro
+import torch
+from burda import PRESETS, hidden_widths
+from ppl_vae.pixels import pixel_logits
+from ppl_vae.presets import PRESETS as OPTIMISERS
+from pyro import poutine
+
+from ppl_vae import pyro as api
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.set_default_device(DEVICE)
+OBJECTIVES = {"VAE": api.ELBO, "IWAE": api.IWAE, "IWAE-STL": api.IWAESTL, "DReG": api.DReG}
+
+
+def build(args, given, latent_dims):
+    """A program with these stochastic layers, whose first pixels are the training set's mean."""
+    return api.HierarchicalVAE(
+        given.x_train.shape[1:],
+        latent_dims,
+        hidden_widths(args, latent_dims),
+        output_bias=pixel_logits(given.x_train),
+    )
+
+
+def train(args, name, program, objective, given, *labels, seed=None, num_stages=None, epochs=None):
+    """Return the trained program; a second call goes on from where the first stopped.
+
+    `epochs` ends the training before its time.
+    """
+    optimiser = OPTIMISERS[args.optimiser]
+    steps_per_epoch = len(given.x_train) // optimiser.batch_size
+    rates = optimiser.stages(steps_per_epoch)
+    num_steps = rates.ends[(num_stages or PRESETS[args.preset].num_stages) - 1]
+    if epochs is not None:
+        num_steps = min(num_steps, epochs * steps_per_epoch)
+    return _fit(args, name, program, objective, given, labels, seed, rates, num_steps)
+
+
+def train_on(args, name, fitted, objective, given):
+    """Return the program trained for as long as the last stage and at its rate."""
+    optimiser, num_stages = OPTIMISERS[args.optimiser], PRESETS[args.preset].num_stages
+    stages = optimiser.stages(len(given.x_train) // optimiser.batch_size)
+    rate, num_steps = stages.values[num_stages - 1], stages.lengths[num_stages - 1]
+    return _fit(args, name, fitted, objective, given, (), None, rate, num_steps)
+
+
+def _fit(args, name, program, objective, given, labels, seed, rate, num_steps):
+    seed = args.seed if seed is None else seed
+    optimiser, folder = OPTIMISERS[args.optimiser], args.out / "weights"
+    folder.mkdir(exist_ok=True)
+    pyro.set_rng_seed(seed)
+    fitted = api.fit(
+        program,
+        given.x_train,
+        *labels,
+        objective=objective,
+        num_steps=num_steps,
+        batch_size=optimiser.batch_size,
+        shuffle=optimiser.shuffle,
+        optimizer=api.preset_optimizer(optimiser, rate),
+        transform=api.dynamic_binarisation,
+        checkpoint=folder / f"{name}_{seed}.checkpoint",
+    )
+    fitted.save(folder / f"{name}_{seed}.safetensors")
+    return fitted
+
+
+@torch.no_grad()
+def pixels(fitted, x, z, *labels):
+    """Pixel probabilities at latents z, each (rows, L); x gives the number of rows, no more."""
+    z = {name: torch.as_tensor(value) for name, value in z.items()}
+    model = poutine.condition(fitted.model, data=z)
+    sites = poutine.trace(model).get_trace(*map(torch.as_tensor, (x, *labels)))
+    return sites.nodes["x"]["fn"].mean.cpu().numpy()
+
+
+@torch.no_grad()
+def latent_law(program, site, *arguments):
+    """Mean and standard deviation of a latent site of a model or guide, each (rows, L)."""
+    sites = poutine.trace(program).get_trace(*map(torch.as_tensor, arguments))
+    law = sites.nodes[site]["fn"]
+    return law.mean.cpu().numpy(), law.variance.sqrt().cpu().numpy()
