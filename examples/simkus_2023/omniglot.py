@@ -34,6 +34,7 @@ class Preset(NamedTuple):
     methods: tuple[str, ...]
     num_test: int  # images; each appears under every condition
     latent_dim: int
+    residual: bool  # nets of resnet_*.py, or the library's own
     hidden: tuple[int, ...]  # channels of the convolutions
     num_steps: int
     batch_size: int
@@ -54,9 +55,11 @@ METHODS = {
     "MWG'": Method("MWGKernel", {}, start="LAIR"),
 }
 PRESETS = {
-    "smoke": Preset(("AC-MWG'", "LAIR 4+1 resampled"), 4, 2, (4,), 10, 32, 3, 10, 2, 2),
-    "small": Preset(tuple(METHODS), 32, 16, (8, 16), 1_000, 100, 20, 150, 5, 3),
-    "paper": Preset(tuple(METHODS), 1_000, 50, (64, 128, 256), 400_000, 200, 120, 5_000, 5, 5),
+    "smoke": Preset(("AC-MWG'", "LAIR 4+1 resampled"), 4, 2, False, (4,), 10, 32, 3, 10, 2, 2),
+    "small": Preset(tuple(METHODS), 32, 16, False, (8, 16), 1_000, 100, 20, 150, 5, 3),
+    "paper": Preset(
+        tuple(METHODS), 1_000, 50, True, (64, 128, 256, 512), 400_000, 200, 120, 5_000, 5, 5
+    ),
 }
 
 

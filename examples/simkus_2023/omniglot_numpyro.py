@@ -9,8 +9,10 @@ Run `python examples/simkus_2023/omniglot_numpyro.py --preset small --data FOLDE
 import jax
 import numpy as np
 import omniglot
+import resnet_numpyro as resnet
 import sampling_numpyro as sampling
 from experiment import arguments
+from flax import nnx
 from jax import random
 from numpyro import handlers
 
@@ -19,17 +21,14 @@ from ppl_vae import numpyro as api
 
 def train(args, preset, given):
     """Return the trained VAE, or the one that an earlier call has trained."""
+    shape, rngs = given.x_train.shape[1:], nnx.Rngs(args.seed)
+    nets = resnet.pair(shape, preset.latent_dim, preset.hidden, rngs) if preset.residual else {}
+    vae = api.VAE(shape, preset.latent_dim, preset.hidden, "bernoulli", **nets)
     path = args.out / "weights.safetensors"
     if not path.exists():
-        fitted = api.fit(
-            random.key(args.seed),
-            api.VAE(given.x_train.shape[1:], preset.latent_dim, preset.hidden, "bernoulli"),
-            given.x_train,
-            num_steps=preset.num_steps,
-            batch_size=preset.batch_size,
-        )
-        fitted.save(path)
-    return api.load(path)
+        sizes = {"num_steps": preset.num_steps, "batch_size": preset.batch_size}
+        api.fit(random.key(args.seed), vae, given.x_train, **sizes).save(path)
+    return api.load(path, vae=vae)
 
 
 def main(args):

@@ -8,6 +8,7 @@ Run `python examples/simkus_2023/omniglot_pyro.py --preset small --data FOLDER`.
 
 import omniglot
 import pyro
+import resnet_pyro as resnet
 import sampling_pyro as sampling
 import torch
 from experiment import arguments
@@ -17,19 +18,16 @@ from ppl_vae import pyro as api
 
 def train(args, preset, given, device):
     """Return the trained VAE, or the one that an earlier call has trained."""
+    pyro.set_rng_seed(args.seed)
+    shape = given.x_train.shape[1:]
+    nets = resnet.pair(shape, preset.latent_dim, preset.hidden) if preset.residual else {}
+    vae = api.VAE(shape, preset.latent_dim, preset.hidden, "bernoulli", **nets)
     path = args.out / "weights.safetensors"
     if not path.exists():
-        pyro.set_rng_seed(args.seed)
-        fitted = api.fit(
-            api.VAE(given.x_train.shape[1:], preset.latent_dim, preset.hidden, "bernoulli").to(
-                device
-            ),
-            torch.as_tensor(given.x_train, device=device),
-            num_steps=preset.num_steps,
-            batch_size=preset.batch_size,
-        )
-        fitted.save(path)
-    fitted = api.load(path)
+        x_train = torch.as_tensor(given.x_train, device=device)
+        sizes = {"num_steps": preset.num_steps, "batch_size": preset.batch_size}
+        api.fit(vae.to(device), x_train, **sizes).save(path)
+    fitted = api.load(path, vae=vae)
     fitted.program.to(device)
     return fitted
 
