@@ -301,6 +301,20 @@ def test_interrupted_and_resumed_is_uninterrupted(backend, tmp_path, stopped_aft
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def test_the_seed_of_a_checkpoint(backend, tmp_path):
+    """Pyro goes on with the draws of the checkpoint; NumPyro's key is an option like others."""
+    options, path = {"batch_size": 8, "num_steps": 12}, tmp_path / "run.npz"
+    whole = backend.fit(small_vae(backend), X, **options)
+    options["checkpoint"] = path
+    backend.fit(small_vae(backend), X, **{**options, "num_steps": 7})
+    if backend.name == "numpyro":
+        with pytest.raises(ValueError, match=r"another run: seed was .*0.* and is .*9"):
+            backend.fit(small_vae(backend), X, seed=9, **options)
+        return
+    resumed = backend.fit(small_vae(backend), X, seed=9, **options)
+    np.testing.assert_array_equal(whole.losses, resumed.losses)
+
+
 def test_a_crash_leaves_the_last_epoch(backend, tmp_path, monkeypatch):
     """The third epoch's checkpoint fails: the second's is whole, and is gone on from."""
     svi = importlib.import_module(f"ppl_vae.inference.{backend.name}.svi")
