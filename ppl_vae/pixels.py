@@ -1,4 +1,4 @@
-"""Grey values as binary pixels, and where a decoder of them starts.
+"""Where a decoder of black and white pixels starts.
 
 Shapes: B rows, *event. NaN, or a mask that is False, marks a missing pixel.
 """
@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
-from ppl_vae.datasets import binarise_stochastic
-
-__all__ = ["binarise", "pixel_logits"]
+__all__ = ["pixel_logits"]
 
 SMALLEST_MEAN = 1e-3
 
@@ -46,31 +44,6 @@ def pixel_logits(x: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.floa
     counts, sums = observed.sum(0), seen.sum(0, dtype=float)
     mean = np.where(counts > 0, sums / np.maximum(counts, 1), 0.5)
     return logit(np.clip(mean, SMALLEST_MEAN, 1 - SMALLEST_MEAN)).astype(np.float32)
-
-
-def binarise(rng: np.random.Generator, x: ArrayLike) -> NDArray[np.float32]:
-    """Draw every pixel once, 1 with its grey value as probability; NaN stays NaN.
-
-    The fixed binarisation of Salakhutdinov and Murray (2008), On the quantitative analysis of deep
-    belief networks: draw once, and train and test on what was drawn.
-
-    Args:
-        rng: source of randomness.
-        x: grey values in [0, 1], any shape.
-
-    Raises:
-        ValueError: a value outside [0, 1].
-
-    Example:
-        >>> binarise(np.random.default_rng(0), [0.0, 1.0, np.nan])
-        array([ 0.,  1., nan], dtype=float32)
-    """
-    x = _floats(x)
-    missing = np.isnan(x)
-    seen = np.where(missing, x.dtype.type(0), x)
-    _require_grey(seen)
-    drawn = binarise_stochastic(rng, seen)
-    return np.where(missing, np.float32(np.nan), drawn)
 
 
 def _floats(x: ArrayLike) -> NDArray[np.floating]:

@@ -197,8 +197,7 @@ def test_other_likelihoods_and_latents_are_exact(backend, foreign, name, case):
 def test_labels_go_along_with_their_rows(backend, foreign, name, how):
     arrays, covariance = gaussian()
     sampler = kernel(backend, name, foreign.labelled(arrays))
-    y = backend.array(LABELS)
-    args, kwargs = ((y,), {}) if how == "positional" else ((), {"y": y})
+    args, kwargs = ((backend.array(LABELS),), {}) if how == "positional" else ((), {"y": LABELS})
     mcmc = run(backend, sampler, *args, **kwargs)
     one = np.ones(1)
     check_moments(backend, mcmc, [Marginal(one, MEANS[[y]], covariance) for y in LABELS])

@@ -226,7 +226,7 @@ def test_every_objective_trains_a_hierarchy_with_labels(backend, name):
     program = build(backend, 2, labels=True)
     x, _, labels = rows_for(program, 6, np.float32)
     x[0, 1] = np.nan
-    rows = backend.array(x), backend.array(labels)
+    rows = backend.array(x), labels  # numpy's own
     first = backend.fit(program, *rows, objective=name, num_steps=1, batch_size=3)
     before = weights_of(backend, first)
     last = backend.fit(first, *rows, objective=name, num_steps=2, batch_size=3)

@@ -1,10 +1,10 @@
-"""Where a decoder of pixels starts, and pixels drawn from grey values."""
+"""Where a decoder of pixels starts."""
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from ppl_vae.pixels import binarise, pixel_logits
+from ppl_vae.pixels import pixel_logits
 
 GREY = np.random.default_rng(0).random((50, 2, 3)).astype(np.float32)
 NAN = np.nan
@@ -31,27 +31,6 @@ def test_missing_pixels_do_not_count(how):
     np.testing.assert_allclose(expit(pixel_logits(*args)), [1.25 / 3, 0.3, 0.5], rtol=1e-5)
 
 
-def test_binarise_draws_each_pixel_with_its_grey_value():
-    """False alarms: 3e-6 a pixel, by the standard error of 4000 draws of 6 pixels."""
-    grey = GREY[0]
-    drawn = binarise(np.random.default_rng(1), np.broadcast_to(grey, (4000, 2, 3)))
-    assert drawn.dtype == np.float32
-    assert set(np.unique(drawn)) == {0, 1}
-    error = np.sqrt(grey * (1 - grey) / 4000)
-    assert (np.abs(drawn.mean(0) - grey) < 5 * error).all()
-
-
-def test_binarise_is_static():
-    first, again, other = (binarise(np.random.default_rng(s), GREY) for s in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_binarise_keeps_what_is_missing_missing():
-    drawn = binarise(np.random.default_rng(0), [[0.0, NAN], [NAN, 1.0]])
-    np.testing.assert_array_equal(drawn, [[0, NAN], [NAN, 1]])
-
-
 @pytest.mark.parametrize("value", [-0.1, 1.5, 255.0, np.inf])
 def test_values_that_are_not_grey_are_named(value):
     x = GREY.copy()
@@ -59,8 +38,6 @@ def test_values_that_are_not_grey_are_named(value):
     message = rf"\[0, 1\], got 1 outside, the first {value}.* index \(3, 1, 2\); divide .*255"
     with pytest.raises(ValueError, match=message):
         pixel_logits(x)
-    with pytest.raises(ValueError, match=message):
-        binarise(np.random.default_rng(0), x)
 
 
 @pytest.mark.parametrize(

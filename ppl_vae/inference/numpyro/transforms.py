@@ -20,7 +20,7 @@ def dynamic_binarisation(key: Array, x: Array) -> Array:
         x_d ~ Bernoulli(grey_d), independently; what is missing stays missing
 
     Burda et al. (2016), section 5, https://arxiv.org/abs/1509.00519; Salakhutdinov and Murray
-    (2008). For one draw that stays use `ppl_vae.pixels.binarise`.
+    (2008). For one draw that stays use `ppl_vae.datasets.binarise_stochastic`.
 
     Args:
         key: random key.

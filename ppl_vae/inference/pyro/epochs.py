@@ -12,7 +12,7 @@ from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.optimisers import Descent
 from ppl_vae.inference.pyro.program import split_data
-from ppl_vae.inference.pyro.rows import rows_of
+from ppl_vae.inference.pyro.rows import row_tensors, rows_of
 from ppl_vae.inference.pyro.transforms import Transform
 from ppl_vae.masks import check_data
 from ppl_vae.schedules import at_step
@@ -37,7 +37,8 @@ def check_rows(
     see them: transformed, and NaN where missing.
     """
     check_data(as_numpy(x), as_numpy(mask), site=site)
-    rows = Rows(*split_data(torch.as_tensor(x), mask), args)
+    x_obs, mask = split_data(torch.as_tensor(x), mask)
+    rows = Rows(x_obs, mask, row_tensors(args, x_obs))
     own_check = getattr(program, "check_rows", None)
     if transform is None and own_check is None:
         return rows
@@ -51,7 +52,7 @@ def check_rows(
                 f"{tuple(rows.x.shape)}, it returned {tuple(shown.shape)}."
             )
     if own_check is not None:
-        own_check(shown, *args)
+        own_check(shown, *rows.args)
     return rows
 
 

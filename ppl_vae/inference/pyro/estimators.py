@@ -21,6 +21,7 @@ from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Program, split_data
 from ppl_vae.inference.pyro.row_blocks import block_of, over_blocks
+from ppl_vae.inference.pyro.rows import row_tensors
 from ppl_vae.inference.pyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
@@ -197,6 +198,7 @@ def checked_program(
     """Return the program bound to data that was checked, as the kernels do."""
     check_data(as_numpy(x), as_numpy(mask), site=site)
     x_obs, mask = split_data(x, mask)
+    args, kwargs = row_tensors((args, kwargs), x_obs)
     program = Program(model, guide, x_obs, mask, site, args, kwargs)
     with torch.random.fork_rng():
         check_program(program)

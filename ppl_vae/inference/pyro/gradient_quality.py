@@ -17,6 +17,7 @@ from ppl_vae.inference.pyro.named_objectives import find_objective
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.particles import check_num_particles
 from ppl_vae.inference.pyro.program import split_data
+from ppl_vae.inference.pyro.rows import row_tensors
 from ppl_vae.inference.pyro.svi import Fitted
 from ppl_vae.masks import check_data
 
@@ -74,6 +75,7 @@ def gradient_quality(
     named = check_objectives(objectives, site)
     check_num_draws(num_draws)
     x, mask = split_data(torch.as_tensor(x), mask)
+    args = row_tensors(args, x)
     program = program.program if isinstance(program, Fitted) else program
     pair = program if isinstance(program, tuple) else (program.model, program.guide)
 

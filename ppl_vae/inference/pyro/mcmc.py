@@ -19,6 +19,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.kernel_state import Complete, KernelState
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
+from ppl_vae.inference.pyro.rows import row_tensors
 from ppl_vae.inference.pyro.starting import HandOver, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
@@ -213,6 +214,7 @@ class ProgramKernel(MCMCKernel):
         """Return the program bound to the data and arguments of a run."""
         x, args, mask, kwargs = take_data(args, kwargs)
         x_obs, mask = split_data(x, mask)
+        args, kwargs = row_tensors((args, kwargs), x_obs)
         return Program(self.model, self.guide, x_obs, mask, self.site, args, kwargs)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
@@ -19,6 +20,7 @@ __all__ = [
     "join",
     "map_tensors",
     "repeat_rows",
+    "row_tensors",
     "rows_of",
     "select_rows",
     "take_rows",
@@ -40,23 +42,29 @@ def repeat_rows(tree: Any, num_rows: int, times: int) -> Any:
     """Repeat what has one entry a row, for `times` copies of the rows; leave the rest as it is."""
     if times == 1:
         return tree
-    if isinstance(tree, Tensor) and tree.ndim and tree.shape[0] == num_rows:
-        return tree.repeat(times, *[1] * (tree.ndim - 1))
-    if isinstance(tree, list | tuple):
-        return type(tree)(repeat_rows(part, num_rows, times) for part in tree)
-    if isinstance(tree, dict):
-        return {name: repeat_rows(part, num_rows, times) for name, part in tree.items()}
-    return tree
+    return _map_row_data(lambda t: t.repeat(times, *[1] * (t.ndim - 1)), tree, num_rows)
 
 
 def rows_of(tree: Any, rows: Tensor, num_rows: int) -> Any:
-    """Cut from every tensor that has one entry a row those of `rows`; leave the rest as it is."""
-    if isinstance(tree, Tensor) and tree.ndim and tree.shape[0] == num_rows:
-        return tree[rows.to(tree.device)]
+    """Cut from all that has one entry a row those of `rows`; leave the rest as it is."""
+    return _map_row_data(lambda t: t[rows.to(t.device)], tree, num_rows)
+
+
+def row_tensors(tree: Any, like: Tensor) -> Any:
+    """Make numpy arrays with one entry for each row of `like` tensors; leave the rest as it is."""
+    return _map_row_data(lambda t: t, tree, len(like), like.device)
+
+
+def _map_row_data(
+    fn: Callable[[Tensor], Tensor], tree: Any, num_rows: int, device: Any = None
+) -> Any:
+    """Map over the tensors and numpy arrays of lists, tuples and dicts with one entry a row."""
+    if isinstance(tree, Tensor | np.ndarray) and tree.ndim and tree.shape[0] == num_rows:
+        return fn(tree if isinstance(tree, Tensor) else torch.as_tensor(tree, device=device))
     if isinstance(tree, list | tuple):
-        return type(tree)(rows_of(part, rows, num_rows) for part in tree)
+        return type(tree)(_map_row_data(fn, part, num_rows, device) for part in tree)
     if isinstance(tree, dict):
-        return {name: rows_of(part, rows, num_rows) for name, part in tree.items()}
+        return {name: _map_row_data(fn, part, num_rows, device) for name, part in tree.items()}
     return tree
 
 
