@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import experiment
 import numpy as np
-from ppl_vae.presets import PRESETS as OPTIMISERS
 
 from ppl_vae.datasets import binarise_stochastic, digits, fashion_mnist, mnist
+from ppl_vae.presets import PRESETS as OPTIMISERS
 
 NUM_VALIDATION = 400
 DATASETS = ("mnist", "fashion-mnist", "omniglot", "digits")

@@ -3,7 +3,7 @@
 p(x | y) = integral of p(x | z, y) p(z | y) dz,  with p(z | y) learned or Normal(0, I)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +18,7 @@ NUM_EACH = 10  # images drawn of each class
 class Conditional(NamedTuple):
     """What one trained program says."""
 
-    log_likelihood: np.ndarray  # log p(x | y) of the test images for every y, (row, NUM_CLASSES)
+    log_likelihood: Any  # of the images `with_every_class`
     images: np.ndarray  # means of x, one line a class, one column a latent, (100, pixels)
 
 
@@ -26,6 +26,11 @@ def noise(seed, num_latents):
     """The same ten latents for every class, before the prior shifts and scales them."""
     columns = np.random.default_rng(seed).normal(size=(NUM_EACH, num_latents))
     return np.tile(columns, (NUM_CLASSES, 1)).astype(np.float32)
+
+
+def with_every_class(x):
+    """Each image with each class, (rows NUM_CLASSES, pixels) and (rows NUM_CLASSES,)."""
+    return np.repeat(x, NUM_CLASSES, 0), np.tile(np.arange(NUM_CLASSES), len(x))
 
 
 def classes():
@@ -53,9 +58,10 @@ def run(args, device, train_and_look):
 
 
 def _rows(args, method, condition, found, labels):
+    each = found.log_likelihood["estimates"].log_likelihood.values.reshape(-1, NUM_CLASSES)
     values = {
-        "log_likelihood": found.log_likelihood[np.arange(len(labels)), labels],
-        "class accuracy": (found.log_likelihood.argmax(1) == labels).astype(float),
+        "log_likelihood": each[np.arange(len(labels)), labels],
+        "class accuracy": (each.argmax(1) == labels).astype(float),
     }
     return over_images(args, condition, method, values)
 

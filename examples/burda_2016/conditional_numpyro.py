@@ -7,13 +7,12 @@ Run `python examples/burda_2016/conditional_numpyro.py --preset small --data FOL
 """
 
 import conditional
-import numpy as np
 import training_numpyro as training
 from burda import PRESETS, arguments, hidden_widths
 from jax import random
-from ppl_vae.pixels import pixel_logits
 
 from ppl_vae import numpyro as api
+from ppl_vae.pixels import pixel_logits
 
 
 def main(args):
@@ -29,19 +28,21 @@ def main(args):
             args, f"{prior}_{particles}", program, api.IWAE(num_particles=particles), given,
             given.y_train,
         )  # fmt: skip
-        x, classes = given.x_test, conditional.classes()
-        each = [
-            api.log_likelihood(
-                random.key(args.seed), fitted.model, fitted.guide, x,
-                np.full(len(x), label), num_particles=preset.num_particles,
-            )["estimates"].log_likelihood.values.squeeze()
-            for label in range(conditional.NUM_CLASSES)
-        ]  # fmt: skip
+        x, labels = conditional.with_every_class(given.x_test)
+        found = api.log_likelihood(
+            random.key(args.seed),
+            fitted.model,
+            fitted.guide,
+            x,
+            labels,
+            num_particles=preset.num_particles,
+        )
+        classes = conditional.classes()
         rows = given.x_train[: len(classes)]
         loc, scale = training.latent_law(fitted.model, "z1", rows, classes)
         z = loc + scale * conditional.noise(args.seed, preset.latent_dim)
         images = training.pixels(fitted, rows, {"z1": z}, classes)
-        return conditional.Conditional(np.stack(each, -1), images)
+        return conditional.Conditional(found, images)
 
     conditional.run(args, training.DEVICE, train_and_look)
 

@@ -7,13 +7,12 @@ Run `python examples/burda_2016/conditional_pyro.py --preset small --data FOLDER
 """
 
 import conditional
-import numpy as np
 import pyro
 import training_pyro as training
 from burda import PRESETS, arguments, hidden_widths
-from ppl_vae.pixels import pixel_logits
 
 from ppl_vae import pyro as api
+from ppl_vae.pixels import pixel_logits
 
 
 def main(args):
@@ -30,19 +29,16 @@ def main(args):
             given.y_train,
         )  # fmt: skip
         pyro.set_rng_seed(args.seed)
-        x, classes = given.x_test, conditional.classes()
-        each = [
-            api.log_likelihood(
-                fitted.model, fitted.guide, x,
-                np.full(len(x), label), num_particles=preset.num_particles,
-            )["estimates"].log_likelihood.values.squeeze()
-            for label in range(conditional.NUM_CLASSES)
-        ]  # fmt: skip
+        x, labels = conditional.with_every_class(given.x_test)
+        found = api.log_likelihood(
+            fitted.model, fitted.guide, x, labels, num_particles=preset.num_particles
+        )
+        classes = conditional.classes()
         rows = given.x_train[: len(classes)]
         loc, scale = training.latent_law(fitted.model, "z1", rows, classes)
         z = loc + scale * conditional.noise(args.seed, preset.latent_dim)
         images = training.pixels(fitted, rows, {"z1": z}, classes)
-        return conditional.Conditional(np.stack(each, -1), images)
+        return conditional.Conditional(found, images)
 
     conditional.run(args, training.DEVICE, train_and_look)
 

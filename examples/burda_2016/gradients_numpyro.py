@@ -24,7 +24,7 @@ def main(args):
         )  # fmt: skip
         return api.gradient_quality(
             random.key(args.seed), fitted, given.x_validation[: gradients.NUM_ROWS],
-            objectives={name: training.OBJECTIVES[name] for name in gradients.ESTIMATORS},
+            objectives=gradients.ESTIMATORS,
             num_particles=gradients.PARTICLES[args.preset],
             num_draws=gradients.NUM_DRAWS[args.preset],
         )  # fmt: skip

@@ -25,7 +25,7 @@ def main(args):
         pyro.set_rng_seed(args.seed)
         return api.gradient_quality(
             fitted, given.x_validation[: gradients.NUM_ROWS],
-            objectives={name: training.OBJECTIVES[name] for name in gradients.ESTIMATORS},
+            objectives=gradients.ESTIMATORS,
             num_particles=gradients.PARTICLES[args.preset],
             num_draws=gradients.NUM_DRAWS[args.preset],
         )  # fmt: skip

@@ -5,10 +5,10 @@ import numpy as np
 from burda import PRESETS, hidden_widths
 from jax import random
 from numpyro import handlers
-from ppl_vae.pixels import pixel_logits
-from ppl_vae.presets import PRESETS as OPTIMISERS
 
 from ppl_vae import numpyro as api
+from ppl_vae.pixels import pixel_logits
+from ppl_vae.presets import PRESETS as OPTIMISERS
 
 DEVICE = jax.devices()[0].platform
 OBJECTIVES = {"VAE": api.ELBO, "IWAE": api.IWAE, "IWAE-STL": api.IWAESTL, "DReG": api.DReG}

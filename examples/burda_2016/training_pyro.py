@@ -3,11 +3,11 @@
 import pyro
 import torch
 from burda import PRESETS, hidden_widths
-from ppl_vae.pixels import pixel_logits
-from ppl_vae.presets import PRESETS as OPTIMISERS
 from pyro import poutine
 
 from ppl_vae import pyro as api
+from ppl_vae.pixels import pixel_logits
+from ppl_vae.presets import PRESETS as OPTIMISERS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.set_default_device(DEVICE)
