@@ -170,7 +170,7 @@ def test_picture_of_the_spectrum(backend):
         shown = expected > 0
         np.testing.assert_allclose(drawn[label][shown], expected[shown])
         assert (drawn[label][~shown] > 0).all()
-    with pytest.raises(ValueError, match="no results of active_units: .*num_active"):
+    with pytest.raises(ValueError, match=r"no results of active_units: .*num_active"):
         plot_active_units(found.drop_vars("num_active"))
 
 
