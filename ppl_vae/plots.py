@@ -275,6 +275,6 @@ def plot_active_units(units: Any) -> Figure:
         xlabel="rank of the unit", ylabel="activity, Var E[u | x]", yscale="log",
         title=f"Active units on {units.attrs['num_rows']} rows",
     )  # fmt: skip
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     _outer_legend(axes)
     return figure
