@@ -38,7 +38,7 @@ def tabulate(
     """
     of_weights = summarise_weights(log_weights, [len(log_weights)])
     table = of_weights.isel(num_particles=0, drop=True)
-    variables = {f"estimates/{name}": table[name] for name in table.data_vars}
+    variables: dict[str, Any] = {f"estimates/{name}": table[name] for name in table.data_vars}
     for name, value in particles.items():
         for moment, number in zip(("mean", "sd"), self_normalised(used, value), strict=True):
             variables[f"estimates/{name}_{moment}"] = _of_row(name, number)

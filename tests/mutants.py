@@ -30,7 +30,7 @@ OWN_TESTS = {  # of methods that no other file tests
     "mnar_lair.py": "tests/inference/test_mnar.py",
     "scheduled_lair.py": "tests/inference/test_lair_variants.py",
     "importance_weighted.py": "tests/inference/test_objectives.py",
-    "estimators.py": "tests/inference/test_estimators.py",
+    "weighted_draws.py": "tests/inference/test_estimators.py",
 }
 
 # name: (file, what stands there in NumPyro, what the mutant says), then the same for Pyro.
@@ -136,9 +136,9 @@ MUTANTS = {
     },
     "log p(x_o): the prior left out": {
         "both": (
-            "estimators.py",
-            "program.log_observed(likelihood) + log_prior",
-            "program.log_observed(likelihood)",
+            "weighted_draws.py",
+            "return sum(self.log_prior.values(), self.log_observed)",
+            "return self.log_observed",
         ),
     },
     "key reused": {

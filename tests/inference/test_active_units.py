@@ -13,6 +13,8 @@ from kernel_parts import both_backends, module, real
 from oracles import LinearGaussian
 from test_importance_posterior import call
 
+from ppl_vae.plots import plot_active_units
+
 RNG = np.random.default_rng(0)
 NUM_ROWS = 300
 DEAD = [1, 3]
@@ -154,6 +156,22 @@ def test_twins_have_the_same_layout():
         sites = sorted(found.site.values)
     assert layouts[0] == layouts[1]
     assert sites == ["z1", "z2"]
+
+
+def test_picture_of_the_spectrum(backend):
+    """All units are in it, also where their activity is below 0."""
+    found = units_of(backend, layers(backend), X_2[:40], num_particles=5)
+    found["spectrum"][0, -1] = -1.0
+    (axes,) = plot_active_units(found).axes
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    for i, size in enumerate(found.num_units.values):
+        label = f"{found.site.values[i]}: {int(found.num_active[i])} of {size} active"
+        expected = found.spectrum.values[i, :size]
+        shown = expected > 0
+        np.testing.assert_allclose(drawn[label][shown], expected[shown])
+        assert (drawn[label][~shown] > 0).all()
+    with pytest.raises(ValueError, match=r"no results of active_units: .*num_active"):
+        plot_active_units(found.drop_vars("num_active"))
 
 
 # --- pruning ----------------------------------------------------------------------------------

@@ -109,3 +109,16 @@ def test_layout_and_bad_arguments():
                 divergences(backend, pair, **{name: 0})
     assert layouts[0] == layouts[1]
     assert layouts[0]["kl"][:2] == (("site", "row"), (1, 40))
+
+
+def test_rows_have_noise_of_their_own(backend):
+    """The guide does not look at x: rows with equal estimates would share their draws."""
+    ppl = words(backend)
+    model, _ = backend.programs.linear_gaussian(TRUTH)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Normal(0 * x[:, :2], 1.4).to_event(1))
+
+    found = divergences(backend, (model, guide), num_particles=3)
+    assert len(np.unique(found["kl"])) == len(X)

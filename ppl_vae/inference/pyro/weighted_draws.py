@@ -91,7 +91,7 @@ def _values_and_log_probs(sites: dict[str, dict[str, Any]]) -> tuple[Latents, La
 
 def _joined(parts: list[Any]) -> list[Any]:
     """Concatenate tensors and dicts of them along the particles, field by field."""
-    joined = []
+    joined: list[Any] = []
     for field in zip(*parts, strict=True):
         if isinstance(field[0], dict):
             joined.append({name: torch.cat([part[name] for part in field]) for name in field[0]})
