@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gaussian_chains import CONDITIONAL_TWO, ONE, TWO, flat
-from host_words import words
+from host_words import clear_parameters, words
 from kernel_parts import bind, both_backends, double_precision, module, real, seeded
 from objective_runs import loss_and_gradient, losses
 from scipy import stats
@@ -63,6 +63,7 @@ def wide_pair(backend):
 
 def bytes_held(backend, objective, x):
     """What is held from the value to its gradient, in bytes."""
+    clear_parameters(backend)
     pair = wide_pair(backend)
     if backend.name == "numpyro":
         import jax
