@@ -30,7 +30,14 @@ OWN_TESTS = {  # of methods that no other file tests
     "mnar_lair.py": "tests/inference/test_mnar.py",
     "scheduled_lair.py": "tests/inference/test_lair_variants.py",
     "importance_weighted.py": "tests/inference/test_objectives.py",
+<<<<<<< HEAD
     "weighted_draws.py": "tests/inference/test_estimators.py",
+=======
+    "doubly_reparameterised.py": "tests/inference/test_gradient_estimators.py",
+    "estimators.py": "tests/inference/test_estimators.py",
+    "objectives.py": "tests/inference/test_objectives.py",
+    "particles.py": "tests/inference/test_particles.py",
+>>>>>>> gradients
 }
 
 # name: (file, what stands there in NumPyro, what the mutant says), then the same for Pyro.
@@ -132,6 +139,75 @@ MUTANTS = {
             "importance_weighted.py",
             "log_mean_exp(self.log_weight(program))",
             "self.log_weight(program).mean(0)",
+        ),
+    },
+    "IWAE: the mean over the batch inside the logarithm": {
+        "numpyro": (
+            "importance_weighted.py",
+            "log_mean_exp(self.log_weight(key, program))",
+            "log_mean_exp(self.log_weight(key, program).sum(1))",
+        ),
+        "pyro": (
+            "importance_weighted.py",
+            "log_mean_exp(self.log_weight(program))",
+            "log_mean_exp(self.log_weight(program).sum(1))",
+        ),
+    },
+    "log w: the guide's density left out": {
+        "numpyro": ("objectives.py", "log_prior - log_q)", "log_prior)"),
+        "pyro": (
+            "objectives.py",
+            "log_prob(others) - self.log_proposal(program, guide)",
+            "log_prob(others)",
+        ),
+    },
+    "DReG: the share in place of its square": {
+        "both": (
+            "doubly_reparameterised.py",
+            "self.kl_weight * share**2",
+            "self.kl_weight * share",
+        ),
+    },
+    "DReG: kl_weight left out of the weights": {
+        "both": (
+            "doubly_reparameterised.py",
+            "times(self.kl_weight, terms.log_prior - terms.log_q)",
+            "(terms.log_prior - terms.log_q)",
+        ),
+    },
+    "ELBO: kl_weight left out": {
+        "numpyro": (
+            "objectives.py",
+            "times(self.kl_weight, log_prior - log_q)",
+            "(log_prior - log_q)",
+        ),
+        "pyro": ("objectives.py", "times(self.kl_weight, log_ratio)", "log_ratio"),
+    },
+    "particles without weight reach the gradient": {
+        "numpyro": (
+            "particles.py",
+            "jnp.where(counts, weight * jnp.where(counts, log_density, 0.0), 0.0)",
+            "weight * log_density",
+        ),
+        "pyro": (
+            "particles.py",
+            "(weight * log_density.masked_fill(zero, 0.0)).masked_fill(zero, 0.0)",
+            "weight * log_density",
+        ),
+    },
+    "chunks hold their activations": {
+        "numpyro": ("particles.py", "jax.checkpoint(of_one_particle)", "of_one_particle"),
+        "pyro": (
+            "particles.py",
+            "checkpoint(of_chunk, part, use_reentrant=False)",
+            "of_chunk(part)",
+        ),
+    },
+    "the same key for every particle": {
+        "numpyro": (
+            "objectives.py",
+            "(random.split(key, self.num_particles))",
+            "(random.split(key, 1)[[0] * self.num_particles])",
         ),
     },
     "log p(x_o): the prior left out": {

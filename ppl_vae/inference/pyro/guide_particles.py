@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.inference.pyro.mcmc import random_state, set_random_state
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import map_tensors
 
@@ -41,11 +42,14 @@ def run_particles(program: Program, num_particles: int) -> Sites:
     seen = _seen(program.guide)
     if num_particles > 1 and seen.has_several_sites:
         return _several(program, num_particles, {})
+    device = program.x_obs.device
+    before = random_state(device)
     sites = program.trace_guide(program.x_obs)
     if num_particles == 1:
         return {name: {**site, "value": site["value"][None]} for name, site in sites.items()}
     if len(sites) > 1:
         seen.has_several_sites = True
+        set_random_state(before, device)  # a first run must not draw other numbers than a second
         return _several(program, num_particles, {})
     ((name, site),) = sites.items()
     return {name: {**site, "value": site["fn"](torch.Size((num_particles,)))}}
@@ -66,10 +70,13 @@ def _several(program: Program, num_particles: int, z: Latents) -> Sites:
     """Run a guide of several sites at z, or with draws of its own."""
     seen = _seen(program.guide)
     if not seen.cannot_map:
+        device = program.x_obs.device
+        before = random_state(device)
         try:
             return _mapped(program, num_particles, z)
         except RuntimeError:  # as torch refuses; a fault of the guide itself comes again below
             seen.cannot_map = True
+            set_random_state(before, device)
     return program.trace_guide(program.x_obs.expand(num_particles, *program.x_obs.shape), z=z)
 
 

@@ -125,12 +125,11 @@ def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor
     size = chunk_size or _default_chunk(program, num_particles)
     if size >= num_particles:
         return of_chunk(z)
-    chunks = [
-        checkpoint(
-            of_chunk, {n: v[first : first + size] for n, v in z.items()}, use_reentrant=False
-        )
+    parts = [
+        {name: value[first : first + size] for name, value in z.items()}
         for first in range(0, num_particles, size)
     ]
+    chunks = [checkpoint(of_chunk, part, use_reentrant=False) for part in parts]
     axes = torch.Size((num_particles, len(program.x_obs)))
     return torch.cat([each for each, _ in chunks]), join([others for _, others in chunks], axes)
 
