@@ -128,7 +128,8 @@ def main(args):
     @cache
     def start():
         kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
-        return run(kernel, random.key(args.seed), preset.num_warmup).last_state.hand_over()
+        x = np.stack([toy_grid.START] * preset.num_replicates)
+        return run(kernel, random.key(args.seed), 1, {"x": x}).last_state.hand_over()
 
     def sample(name, method, seed):
         kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)

@@ -129,7 +129,9 @@ def main(args):
     @cache
     def start():
         kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
-        return run(kernel, args.seed, preset.num_warmup).last_state.hand_over()
+        x = np.stack([toy_grid.START] * preset.num_replicates)
+        start = {"x": torch.as_tensor(x, device=device)}
+        return run(kernel, args.seed, 1, start).last_state.hand_over()
 
     def sample(name, method, seed):
         kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
