@@ -30,14 +30,10 @@ OWN_TESTS = {  # of methods that no other file tests
     "mnar_lair.py": "tests/inference/test_mnar.py",
     "scheduled_lair.py": "tests/inference/test_lair_variants.py",
     "importance_weighted.py": "tests/inference/test_objectives.py",
-<<<<<<< HEAD
     "weighted_draws.py": "tests/inference/test_estimators.py",
-=======
     "doubly_reparameterised.py": "tests/inference/test_gradient_estimators.py",
-    "estimators.py": "tests/inference/test_estimators.py",
     "objectives.py": "tests/inference/test_objectives.py",
     "particles.py": "tests/inference/test_particles.py",
->>>>>>> gradients
 }
 
 # name: (file, what stands there in NumPyro, what the mutant says), then the same for Pyro.
