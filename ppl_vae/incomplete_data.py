@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_data", "mask_from_nan", "with_nan"]
+__all__ = ["check_data", "mask_from_nan", "refuse_outside", "with_nan"]
 
 Mask = NDArray[np.bool_]
 
@@ -98,6 +98,28 @@ def check_data(
     filled = np.array(data, order="C")
     filled[~observed] = 0
     return filled, observed
+
+
+def refuse_outside(x: ArrayLike, outside: ArrayLike, site: str) -> None:
+    """Raise a `ValueError` if observed entries lie outside the support of the likelihood.
+
+    Args:
+        x: data, (rows, *event).
+        outside: bool, of the shape of `x`: observed, and not in the support.
+        site: name of the data site.
+
+    Example:
+        >>> refuse_outside([[0.0, 1.0]], [[False, False]], "x")
+    """
+    wrong = np.argwhere(np.asarray(outside))
+    if len(wrong):
+        row, *feature = (int(i) for i in wrong[0])
+        raise ValueError(
+            f"x has {len(wrong)} observed values outside the support of the likelihood at site "
+            f"{site!r}; the first is {np.asarray(x)[tuple(wrong[0])]} at "
+            f"row {row}, feature {feature[0] if len(feature) == 1 else tuple(feature)}. "
+            "Transform the data (binarise, rescale), or use a likelihood that fits it."
+        )
 
 
 def _check_rows(x: NDArray[Any], site: str) -> None:

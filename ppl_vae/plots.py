@@ -20,12 +20,13 @@ from ppl_vae._image_grid import (
     new_figure,
     pictures,
 )
+from ppl_vae._program_plots import active_units, gradient_quality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["acceptance", "convergence", "image_grid", "plot_active_units"]
+__all__ = ["acceptance", "active_units", "convergence", "gradient_quality", "image_grid"]
 
 RHAT_LIMIT = 1.01  # Vehtari et al. (2021), https://doi.org/10.1214/20-BA1221
 ESS_LIMIT = 400.0  # the same paper: 100 for each of four chains
@@ -231,50 +232,3 @@ def _marker_size(num_rows: int) -> float:
 
 def _outer_legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
-
-
-def plot_active_units(units: Any) -> Figure:
-    """Draw the activities of the latent units of each site in descending order.
-
-    The scale is logarithmic: inactive units lie orders of magnitude below the threshold, where the
-    count does not depend on it. What is not above 0 but for Monte-Carlo error stands at the bottom.
-
-    Args:
-        units: the result of `active_units`.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: `units` does not have the variables of `active_units`.
-
-    Example:
-        >>> import xarray as xr
-        >>> spectrum = (("site", "rank"), np.array([[1.0, 0.5, 1e-4]]))
-        >>> counts = {"num_active": ("site", [2]), "num_units": ("site", [3])}
-        >>> attrs = {"threshold": 0.01, "num_rows": 100}
-        >>> units = xr.Dataset({"spectrum": spectrum, **counts}, {"site": ["z"]}, attrs)
-        >>> plot_active_units(units).axes[0].get_ylabel()
-        'activity, Var E[u | x]'
-    """
-    missing = {"spectrum", "num_active", "num_units"} - set(units)
-    if missing:
-        raise ValueError(f"These are no results of active_units: {sorted(missing)} are missing.")
-    figure = new_figure(7, 3.5)
-    axes = figure.add_subplot()
-    threshold = float(units.attrs["threshold"])
-    spectrum = units["spectrum"].values
-    above = spectrum[spectrum > 0]
-    floor = min(above.min(initial=np.inf), abs(threshold) or 1.0) / 2
-    for i, site in enumerate(units["site"].values):
-        active, size = int(units["num_active"][i]), int(units["num_units"][i])
-        axes.plot(
-            np.arange(1, size + 1), np.maximum(spectrum[i, :size], floor), marker=".",
-            label=f"{site}: {active} of {size} active",
-        )  # fmt: skip
-    _dashed_line(axes, threshold, f"threshold {threshold:g}")
-    axes.set(
-        xlabel="rank of the unit", ylabel="activity, Var E[u | x]", yscale="log",
-        title=f"Active units on {units.attrs['num_rows']} rows",
-    )  # fmt: skip
-    axes.locator_params(axis="x", integer=True)
-    _outer_legend(axes)
-    return figure

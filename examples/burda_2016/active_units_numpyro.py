@@ -16,14 +16,14 @@ from ppl_vae import numpyro as api
 
 def main(args):
     preset = PRESETS[args.preset]
-    key_units, key_whole, key_pruned = random.split(random.key(args.seed), 3)
+    key_units, key_weights = random.split(random.key(args.seed))
 
     def look(fitted, x):
         pair, number = (fitted.model, fitted.guide), preset.num_particles
         units = api.active_units(key_units, *pair, x)
-        whole = api.log_likelihood(key_whole, *pair, x, num_particles=number)
+        whole = api.log_likelihood(key_weights, *pair, x, num_particles=number)
         pair = api.prune(*pair, units)
-        pruned = api.log_likelihood(key_pruned, *pair, x, num_particles=number)
+        pruned = api.log_likelihood(key_weights, *pair, x, num_particles=number)
         return active_units.Look(whole, pruned, units)
 
     def train_and_look(first, then, given):

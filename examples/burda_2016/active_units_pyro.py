@@ -19,10 +19,11 @@ def main(args):
 
     def look(fitted, x):
         pair, number = (fitted.model, fitted.guide), preset.num_particles
-        pyro.set_rng_seed(args.seed)
         units = api.active_units(*pair, x)
+        pyro.set_rng_seed(args.seed)
         whole = api.log_likelihood(*pair, x, num_particles=number)
         pair = api.prune(*pair, units)
+        pyro.set_rng_seed(args.seed)
         pruned = api.log_likelihood(*pair, x, num_particles=number)
         return active_units.Look(whole, pruned, units)
 

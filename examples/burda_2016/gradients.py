@@ -9,7 +9,7 @@ are not necessarily better); the doubly reparameterised one does not (Tucker et 
 from burda import PRESETS, print_rows, problem, result
 from experiment import Results
 
-from ppl_vae.gradients import plot_gradient_quality
+from ppl_vae.plots import gradient_quality
 
 ESTIMATORS = ("iwae", "iwae-stl", "dreg")
 PARTICLES = {"smoke": (1, 5), "small": (1, 5, 50), "paper": (1, 5, 50, 500)}
@@ -35,7 +35,7 @@ def run(args, device, train_and_probe):
         print(f"{moment}:", flush=True)
         found = train_and_probe(num_stages, given)
         name = f"gradients_{moment.replace(' ', '_')}"
-        plot_gradient_quality(found).savefig(args.out / f"{name}.png", dpi=120)
+        gradient_quality(found).savefig(args.out / f"{name}.png", dpi=120)
         found.to_netcdf(args.out / f"{name}.nc")
         results.add(_rows(args, moment, found))
     print_rows(results.rows, args.out)

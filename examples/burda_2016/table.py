@@ -49,7 +49,9 @@ class Cell(NamedTuple):
 
 
 def cells(args):
-    """The cells asked for; at k = 1 VAE and IWAE are the same."""
+    """The cells asked for, of the smoke preset one; at k = 1 VAE and IWAE are the same."""
+    if args.preset == "smoke":
+        return [Cell(2, "IWAE", 5)]
     every = [Cell(n, o, k) for n in args.layers for k in args.particles for o in args.objectives]
     return [cell for cell in every if (cell.objective, cell.particles) != ("IWAE", 1)]
 

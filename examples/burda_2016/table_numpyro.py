@@ -25,11 +25,13 @@ def main(args):
             training.OBJECTIVES[cell.objective](num_particles=cell.particles), given, seed=seed,
         )  # fmt: skip
         numbers, x = (1, preset.num_particles), given.x_test
-        keys = random.split(random.key(seed), 3)
-        units = api.active_units(keys[0], fitted.model, fitted.guide, x)
-        whole = api.log_likelihood(keys[1], fitted.model, fitted.guide, x, num_particles=numbers)
+        key_units, key_weights = random.split(random.key(seed))
+        units = api.active_units(key_units, fitted.model, fitted.guide, x)
+        whole = api.log_likelihood(
+            key_weights, fitted.model, fitted.guide, x, num_particles=numbers
+        )
         pair = api.prune(fitted.model, fitted.guide, units)
-        pruned = api.log_likelihood(keys[2], *pair, x, num_particles=numbers)
+        pruned = api.log_likelihood(key_weights, *pair, x, num_particles=numbers)
         return table.Score(whole, pruned, units)
 
     table.run(args, training.DEVICE, train_and_score)

@@ -25,10 +25,11 @@ def main(args):
             training.OBJECTIVES[cell.objective](num_particles=cell.particles), given, seed=seed,
         )  # fmt: skip
         numbers, x = (1, preset.num_particles), given.x_test
-        pyro.set_rng_seed(seed)
         units = api.active_units(fitted.model, fitted.guide, x)
+        pyro.set_rng_seed(seed)
         whole = api.log_likelihood(fitted.model, fitted.guide, x, num_particles=numbers)
         pair = api.prune(fitted.model, fitted.guide, units)
+        pyro.set_rng_seed(seed)
         pruned = api.log_likelihood(*pair, x, num_particles=numbers)
         return table.Score(whole, pruned, units)
 

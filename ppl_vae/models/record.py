@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_vae.incomplete_data import refuse_outside
+
 __all__ = [
     "LIKELIHOODS",
     "NORMAL_SCALE_FLOOR",
@@ -94,6 +96,13 @@ class Record:
                 f"{source} holds weights of another architecture ({'; '.join(lines)}). "
                 f"Build the {kinds[1]['program']} as the file says, or open it without `vae=`."
             )
+
+    def check_values(self, x: NDArray[Any]) -> None:
+        """Raise a `ValueError` unless x holds what the likelihood can give; NaN is missing."""
+        if self.likelihood != "normal":
+            num_codes = self.num_categories or 2
+            inside = np.isnan(x) | ((x >= 0) & (x < num_codes) & (x == np.floor(x)))
+            refuse_outside(x, ~inside, "x")
 
     def check_output_bias(self, bias: Any) -> NDArray[np.float64] | None:
         """Return the first bias of the decoder, (*parameter_shape), or raise a `ValueError`."""

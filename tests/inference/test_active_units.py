@@ -13,7 +13,7 @@ from kernel_parts import both_backends, module, real
 from oracles import LinearGaussian
 from test_importance_posterior import call
 
-from ppl_vae.plots import plot_active_units
+from ppl_vae.plots import active_units as plot_active_units
 
 RNG = np.random.default_rng(0)
 NUM_ROWS = 300
@@ -213,6 +213,17 @@ def test_pruned_model_is_that_with_the_columns_cut(backend):
     assert (error < 0.1).all()
     whole = [TRUTH.log_evidence(row, all_seen) for row in x]
     assert (np.abs(whole - expected) > 5 * error).mean() > 0.5
+
+
+def test_all_units_can_be_cut(backend):
+    """Then log p(x) is that of z = 0, and certain."""
+    x = TRUTH.draw(RNG, 3).astype("float32")
+    pair = backend.api.prune(*normal_pair(backend), {"z": np.ones(5, bool)})
+    found, error = log_p(backend, pair, x, num_particles=20)
+    nothing = replace(TRUTH, weight=0 * WEIGHT)
+    expected = [nothing.log_evidence(row, np.ones(8, bool)) for row in x]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(error, 0, atol=1e-4)
 
 
 def test_zeros_stand_where_units_were_cut(backend):

@@ -221,6 +221,23 @@ def test_a_site_without_gradient_is_refused(backend):
 # --- the optimiser ---------------------------------------------------------------------------
 
 
+def test_training_on_leaves_what_was_trained_before(backend):
+    first = fit(backend, 3, 1e-2)
+    before = weights(backend, first)
+    after = weights(backend, backend.fit(first, X, num_steps=3, batch_size=8, learning_rate=1e-2))
+    for name, value in weights(backend, first).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert any(np.abs(after[name] - before[name]).max() > 1e-3 for name in before)
+
+
+def test_data_outside_the_support_are_refused(backend):
+    """Grey pixels are no draws of a Bernoulli law; row and feature are named."""
+    x = np.random.default_rng(0).integers(0, 2, (7, 4)).astype(np.float32)
+    x[1, 0], x[3, 1] = np.nan, 0.3
+    with pytest.raises(ValueError, match=r"1 observed.*0\.3.* row 3, feature 1.*binarise"):
+        backend.fit(backend.api.VAE((4,), 2, hidden=(3,)), backend.array(x), num_steps=1)
+
+
 def test_a_schedule_sets_the_step_size(backend):
     """Zero from step 6 on: the weights of 6 and of 12 steps are the same; half a cosine learns."""
     stops = {n: weights(backend, fit(backend, n, Linear(1e-2, 0.0, 6))) for n in (6, 12)}
@@ -344,7 +361,10 @@ def test_a_checkpoint_of_another_architecture(backend, tmp_path):
     path = tmp_path / "run.npz"
     losses(backend, checkpoint=path)
     other = backend.api.VAE((6,), 3, hidden=(9,))
-    with pytest.raises(ValueError, match=r"run\.npz belongs to another run.*shape.*Remove it"):
+    with pytest.raises(
+        ValueError,
+        match=r"run\.npz belongs to another run: program was .*dim: 2.* is .*dim: 3.*Remove it",
+    ):
         backend.fit(other, X, num_steps=12, batch_size=8, checkpoint=path)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ppl_vae.gradients import plot_gradient_quality, summarise_gradients
+from ppl_vae.gradients import summarise_gradients
+from ppl_vae.plots import gradient_quality
 
 RNG = np.random.default_rng(0)
 
@@ -29,12 +30,12 @@ def test_a_block_that_never_moves_has_no_ratio():
     nothing = (np.zeros(3), np.zeros(3))
     ds = summarise_gradients({("iwae", 1): {"b": nothing}}, ["iwae"], [1])
     assert np.isnan(ds.snr.values).all()
-    plot_gradient_quality(ds)
+    gradient_quality(ds)
 
 
 def test_the_picture_has_a_panel_for_each_block_and_number():
     pytest.importorskip("matplotlib")
-    figure = plot_gradient_quality(dataset())
+    figure = gradient_quality(dataset())
     panels = figure.axes
     assert [axes.get_title() for axes in panels[:2]] == ["encoder", "decoder"]
     labels = [
@@ -53,4 +54,4 @@ def test_the_picture_has_a_panel_for_each_block_and_number():
 def test_another_dataset_is_refused():
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="it lacks snr"):
-        plot_gradient_quality(dataset().drop_vars("snr"))
+        gradient_quality(dataset().drop_vars("snr"))

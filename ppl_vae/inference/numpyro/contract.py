@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from jax import Array, random
 from numpyro.primitives import Messenger
 
+from ppl_vae.incomplete_data import refuse_outside
 from ppl_vae.inference.numpyro.likelihood import find_rule, log_prob
 from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
 
@@ -37,7 +38,7 @@ def check_program(key: Array, program: Program) -> None:
     _check_scales(found.scales)
     _check_hidden_latents(found.hidden_latents)
     _check_hidden_entries(program, found.hidden)
-    _check_support(program, found.outside)
+    refuse_outside(program.x_obs, found.outside, program.site)
     for role, changes in found.changes.items():
         for change in changes:
             _check_change(role, *change)
@@ -189,18 +190,6 @@ def _outside(program: Program, likelihood: dist.Distribution) -> Array:
     if inside.shape != program.mask.shape:  # the support couples entries: its rule decides
         return jnp.zeros_like(program.mask)
     return program.mask & ~inside
-
-
-def _check_support(program: Program, outside: Array) -> None:
-    wrong = np.argwhere(np.asarray(outside))
-    if len(wrong):
-        row, *feature = (int(i) for i in wrong[0])
-        raise ValueError(
-            f"x has {len(wrong)} observed values outside the support of the likelihood at site "
-            f"{program.site!r}; the first is {np.asarray(program.x_obs)[tuple(wrong[0])]} at "
-            f"row {row}, feature {feature[0] if len(feature) == 1 else tuple(feature)}. "
-            "Transform the data (binarise, rescale), or use a likelihood that fits it."
-        )
 
 
 def _hidden(d: dist.Distribution, mask: Array) -> Array:

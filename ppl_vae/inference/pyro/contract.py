@@ -14,6 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.incomplete_data import refuse_outside
 from ppl_vae.inference.pyro.likelihood import find_rule, log_prob
 from ppl_vae.inference.pyro.program import Latents, Program, without_mask
 
@@ -168,15 +169,7 @@ def _check_support(program: Program, likelihood: Distribution) -> None:
         inside = _entry_support(support).check(x)
     if inside.shape != mask.shape:
         return  # a support that couples entries, such as the simplex: its rule decides
-    outside = (mask & ~inside).nonzero()
-    if len(outside):
-        row, *feature = outside[0].tolist()
-        raise ValueError(
-            f"x has {len(outside)} observed values outside the support of the likelihood at site "
-            f"{program.site!r}; the first is {x[tuple(outside[0])].item()} at "
-            f"row {row}, feature {feature[0] if len(feature) == 1 else tuple(feature)}. "
-            "Transform the data (binarise, rescale), or use a likelihood that fits it."
-        )
+    refuse_outside(x.cpu(), (mask & ~inside).cpu(), program.site)
 
 
 def _check_hidden_entries(program: Program, d: Any) -> None:

@@ -30,7 +30,7 @@ __all__ = [
 
 def fold_rows(tree: Any, lead: torch.Size) -> Any:
     """Merge the leading axes `lead` of every tensor, rows last among them, into one row axis."""
-    return map_tensors(lambda t: t.reshape(-1, *t.shape[len(lead) :]), tree)
+    return map_tensors(lambda t: t.reshape(lead.numel(), *t.shape[len(lead) :]), tree)
 
 
 def unfold_rows(tree: Any, lead: torch.Size) -> Any:

@@ -1,5 +1,6 @@
 """Training a program: `fit`, mini-batches through an optimiser of torch."""
 
+import copy
 import io
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pyro.optim import PyroOptim
+from torch import nn
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
 from ppl_vae.inference.pyro.epochs import Epochs, Rows, check_rows
@@ -47,7 +49,8 @@ def fit(
     The program's own weights are trained, in place. The random draws follow `pyro.set_rng_seed`.
 
     Args:
-        program: a `VAE`, a pair (model, guide), or a `Fitted` to train on from its weights. Its
+        program: a `VAE` or a pair (model, guide), trained in place, or a `Fitted` to train on
+            from its weights: a copy, but of a pair, whose weights lie in Pyro's store. Its
             method `check_rows(x, *args)`, if it has one, is called first.
         x: data, shape (rows, *event), NaN where missing; on the device of the weights.
         *args: further arguments of model and guide; tensors with one entry a row are cut into the
@@ -118,7 +121,7 @@ class Training(NamedTuple):
 def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOptions) -> Training:
     """Check program and data, and bring them together."""
     site, transform = options.site, options.transform
-    program = program.program if isinstance(program, Fitted) else program
+    program = _own(program)
     model, guide = pair_of(program)
     rows = check_rows(program, transform, x, options.mask, args, site)
     held_out = None
@@ -134,6 +137,14 @@ def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOption
         options.optimizer, options.learning_rate, options.clip_norm, epochs.start(rows)
     )
     return Training(program, descent, epochs, rows, held_out)
+
+
+def _own(program: Any) -> Any:
+    """Return the program to train; what was fitted before keeps its weights, a copy is trained."""
+    if not isinstance(program, Fitted):
+        return program
+    trained = program.program
+    return copy.deepcopy(trained) if isinstance(trained, nn.Module) else trained
 
 
 def descend(

@@ -53,6 +53,15 @@ class NetProgram:
         """Return the shapes of all weights by their names in the weight file."""
         return {k: shape for net in self._nets for k, shape in net.weight_shapes().items()}
 
+    def check_rows(self, x: Array, *args: Any, **kwargs: Any) -> None:
+        """Raise a `ValueError` unless the rows of x have values that the likelihood can give.
+
+        `fit` calls it before training, with NaN where x is missing.
+        """
+        del args, kwargs
+        self._num_rows(x)
+        self.record.check_values(np.asarray(x))
+
     def _num_rows(self, x: Array) -> int:
         num_event = len(self.event_shape)
         shape = jnp.shape(x)

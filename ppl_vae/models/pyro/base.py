@@ -68,6 +68,15 @@ class NetProgram(nn.Module):
         """N(0, I) of one row's latents."""
         return dist.Normal(self.prior_loc, self.prior_scale).to_event(1)
 
+    def check_rows(self, x: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Raise a `ValueError` unless the rows of x have values that the likelihood can give.
+
+        `fit` calls it before training, with NaN where x is missing.
+        """
+        del args, kwargs
+        self._num_rows(x)
+        self.record.check_values(x.cpu().numpy())
+
     def _num_rows(self, x: Tensor) -> int:
         num_event = len(self.event_shape)
         came = tuple(x.shape[-num_event:])

@@ -75,14 +75,16 @@ class ConditionalVAE(LayeredProgram):
         return self._run_guide(x, self._classes(labels, self._num_rows(x)))
 
     def check_rows(self, x: Tensor, labels: Tensor) -> None:
-        """Raise unless every row of x has a label within range; name the first that has not.
+        """Raise unless rows x have values that the likelihood can give, and labels within range.
 
         Model and guide check the same.
 
         Raises:
             TypeError: labels that are not whole numbers.
-            ValueError: another shape than (B,), or a label out of range; names row and value.
+            ValueError: values outside the likelihood's support, labels of another shape than
+                (B,), or out of range; names row and value.
         """
+        super().check_rows(x)
         self._classes(labels, self._num_rows(x))
 
     @classmethod
