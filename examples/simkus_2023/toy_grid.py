@@ -3,7 +3,8 @@
 A mixture of 13 Gaussians on a diamond in the plane, and a VAE with one latent in [0, 1], of which
 component c has the part [c / 13, (c + 1) / 13]. One coordinate is observed, the other is drawn.
 Every chain of every method starts at the edge of the grid, the missing coordinate at -2, with the
-paper's one step of pseudo-Gibbs. Pitfall III is about such starts, far from what is likely.
+paper's one step of pseudo-Gibbs. Pitfall III is about such starts, far from what is likely. The
+first hundredth of each run is warm-up, and not scored.
 """
 
 from typing import NamedTuple

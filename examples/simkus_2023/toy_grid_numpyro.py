@@ -114,11 +114,12 @@ def main(args):
     preset = toy_grid.PRESETS[args.preset]
     vae = train(args, preset)
 
-    def run(kernel, key, num_samples, start=None):
+    def run(kernel, key, num_iterations, start=None):
+        num_warmup = num_iterations // 100
         mcmc = api.MCMC(
             kernel,
-            num_warmup=0,
-            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_samples=num_iterations - num_warmup,
             num_chains=preset.num_replicates,
             chain_method="vectorized",
         )

@@ -113,11 +113,12 @@ def main(args):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vae = train(args, preset, device)
 
-    def run(kernel, seed, num_samples, start=None):
+    def run(kernel, seed, num_iterations, start=None):
+        num_warmup = num_iterations // 100
         mcmc = api.MCMC(
             kernel,
-            num_warmup=0,
-            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_samples=num_iterations - num_warmup,
             num_chains=preset.num_replicates,
             chain_method="vectorized",
             disable_validation=True,
