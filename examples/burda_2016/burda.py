@@ -36,7 +36,7 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "smoke": Preset(200, 20, 16, 4, (6, 4), 1, 2, 50),
-    "small": Preset(4_000, 500, 200, 50, (100, 50), 4, 3, 1_000),
+    "small": Preset(2_000, 300, 200, 50, (100, 50), 4, 3, 1_000),
     "paper": Preset(59_600, 10_000, 200, 50, (100, 50), 8, 3, 5_000),
 }
 
@@ -90,7 +90,10 @@ def _read(args):
         with np.load(path) as file:
             x = [file[name].reshape(-1, 784) / np.float32(255) for name in ("train_x", "test_x")]
             return *x, file["train_y"], file["test_y"]
-    return {"mnist": mnist, "fashion-mnist": fashion_mnist}[args.dataset](args.data)
+    try:
+        return {"mnist": mnist, "fashion-mnist": fashion_mnist}[args.dataset](args.data)
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
 
 
 def hidden_widths(args, latent_dims):

@@ -96,7 +96,7 @@ def _rows(args, method, found):
 
 def posteriors(found, given):
     """One column an image: itself, its exact posterior with resampled draws, and q."""
-    fig, axes = plt.subplots(3, NUM_SHOWN, figsize=(1.7 * NUM_SHOWN, 5.2), layout="constrained")
+    fig, axes = plt.subplots(3, NUM_SHOWN, figsize=(1.9 * NUM_SHOWN, 5.6), layout="constrained")
     draws = found.resampled["posterior"]["z1"].values[0]  # (draw, row, 2)
     for i in range(NUM_SHOWN):
         image, exact, guide = axes[:, i]
@@ -106,12 +106,25 @@ def posteriors(found, given):
         for ax, log_density in ((exact, row.log_posterior), (guide, row.log_guide)):
             density = np.exp(log_density.values).T
             ax.pcolormesh(row.z_0, row.z_1, density, cmap="Blues", shading="nearest")
-            ax.set(xlim=BOUNDS, ylim=BOUNDS, aspect="equal", xlabel="$z_0$")
+            ax.set(**window(row), aspect="equal", xlabel="$z_0$")
         exact.plot(*draws[:100, i].T, ".", ms=1.5, color="C3")
         guide.set_title(f"KL = {float(row.kl_guide):.2f}", fontsize=9)
     for ax, label in zip(axes[:, 0], ("image", "p(z | x), SIR draws", "q(z | x)"), strict=True):
         ax.set_ylabel(label)
     return fig
+
+
+def window(row):
+    """Limits of the axes, a square around nearly all of the exact posterior and of q."""
+    both = np.exp(row.log_posterior) + np.exp(row.log_guide)
+    ends = []
+    for axis, other in (("z_0", "z_1"), ("z_1", "z_0")):
+        share = both.sum(other).cumsum(axis) / both.sum()
+        ends.append(row[axis].values[[int((share < q).sum()) for q in (1e-3, 1 - 1e-3)]])
+    (left, right), (low, high) = ends
+    reach = max(right - left, high - low) / 2 + 0.05
+    x, y = (left + right) / 2, (low + high) / 2
+    return {"xlim": (x - reach, x + reach), "ylim": (y - reach, y + reach)}
 
 
 def reconstructions(found, given):

@@ -8,6 +8,7 @@ on the row, so that it is the same in all that there is to choose from.
 
 import copy
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,12 @@ __all__ = [
 
 def fold_rows(tree: Any, lead: torch.Size) -> Any:
     """Merge the leading axes `lead` of every tensor, rows last among them, into one row axis."""
-    return map_tensors(lambda t: t.reshape(lead.numel(), *t.shape[len(lead) :]), tree)
+    num_lead = len(lead)
+
+    def fold(t: Tensor) -> Tensor:  # with -1 for the rows a tensor without entries has no shape
+        return t.reshape(prod(t.shape[:num_lead]), *t.shape[num_lead:])
+
+    return map_tensors(fold, tree)
 
 
 def unfold_rows(tree: Any, lead: torch.Size) -> Any:
