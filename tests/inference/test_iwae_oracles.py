@@ -9,6 +9,7 @@ for subsampled rows, which Pyro's own fails (test_objectives); broken code is no
 import numpy as np
 import pytest
 from gaussian_chains import CONDITIONAL_ONE, CONDITIONAL_TWO, ONE, TWO
+from host_words import clear_parameters
 from kernel_parts import bind, double_precision, module, real, seeded
 from objective_runs import loss_and_gradient, losses
 from oracles import LinearGaussian
@@ -29,6 +30,7 @@ EVERY = (*ACCEPT_A_WEIGHT, "RWS", "RWSDReG")
 @pytest.mark.parametrize("chain", [ONE, TWO], ids=["one layer", "two layers"])
 def test_log_weights_are_sums_of_densities(backend, chain):
     """Written by hand, at the draws of the objective."""
+    clear_parameters(backend)
     with double_precision(backend):
         program, objective = bind(backend, chain.pair(backend), X, ALL_TRUE), backend.api.IWAE()
         if backend.name == "numpyro":

@@ -25,9 +25,8 @@ Sites = dict[str, dict[str, Any]]
 
 @dataclass
 class Seen:
-    """What earlier runs have shown of a guide, so that it is tried once and not at each step."""
+    """What an earlier run has shown of a guide, so that it is not tried again at each step."""
 
-    has_several_sites: bool = False
     cannot_map: bool = False
 
 
@@ -39,18 +38,13 @@ def _seen(guide: Callable[..., Any]) -> Seen:
 
 def run_particles(program: Program, num_particles: int) -> Sites:
     """Draw z_k ~ q(z | x_o), each site's values (K, B, ...) and distribution."""
-    seen = _seen(program.guide)
-    if num_particles > 1 and seen.has_several_sites:
-        return _several(program, num_particles, {})
-    device = program.x_obs.device
-    before = random_state(device)
     sites = program.trace_guide(program.x_obs)
     if num_particles == 1:
         return {name: {**site, "value": site["value"][None]} for name, site in sites.items()}
     if len(sites) > 1:
-        seen.has_several_sites = True
-        set_random_state(before, device)  # a first run must not draw other numbers than a second
-        return _several(program, num_particles, {})
+        return _or_on_copies(
+            program, num_particles, lambda: _one_by_one(program, sites, num_particles)
+        )
     ((name, site),) = sites.items()
     return {name: {**site, "value": site["fn"](torch.Size((num_particles,)))}}
 
@@ -61,30 +55,44 @@ def rerun(program: Program, guide: Sites, z: Latents) -> Sites:
         return {name: {**site, "value": z[name]} for name, site in guide.items()}
     num_particles = len(next(iter(z.values())))  # a site's distribution depends on those before it
     if num_particles > 1:
-        return _several(program, num_particles, z)
+        return _or_on_copies(program, num_particles, lambda: _mapped(program, z), z)
     sites = program.trace_guide(program.x_obs, z={name: value[0] for name, value in z.items()})
     return {name: {**site, "value": z[name]} for name, site in sites.items()}
 
 
-def _several(program: Program, num_particles: int, z: Latents) -> Sites:
-    """Run a guide of several sites at z, or with draws of its own."""
-    seen = _seen(program.guide)
+def _or_on_copies(
+    program: Program, num_particles: int, run: Callable[[], Sites], z: Latents | None = None
+) -> Sites:
+    """Return what `run` does, or where torch cannot, a run on K copies of the rows."""
+    seen, device = _seen(program.guide), program.x_obs.device
     if not seen.cannot_map:
-        device = program.x_obs.device
         before = random_state(device)
         try:
-            return _mapped(program, num_particles, z)
+            return run()
         except RuntimeError:  # as torch refuses; a fault of the guide itself comes again below
             seen.cannot_map = True
-            set_random_state(before, device)
+            set_random_state(before, device)  # a first run must draw what a second does
     return program.trace_guide(program.x_obs.expand(num_particles, *program.x_obs.shape), z=z)
 
 
-def _mapped(program: Program, num_particles: int, z: Latents) -> Sites:
-    """Run the guide under `torch.func.vmap`, from which nothing but tensors can leave."""
+def _one_by_one(program: Program, sites: Sites, num_particles: int) -> Sites:
+    """Draw each site at the draws of those before it; torch does not map draws themselves."""
+    once = {name: site["value"].detach() for name, site in sites.items()}
+    z = {name: value.expand(num_particles, *value.shape) for name, value in once.items()}
+    drawn: Sites = {}
+    for name, site in sites.items():
+        fn = _mapped(program, z)[name]["fn"] if drawn else site["fn"]
+        value = fn() if drawn else fn(torch.Size((num_particles,)))
+        drawn[name] = {**site, "fn": fn, "value": value}
+        z = {**z, name: value}
+    return drawn
+
+
+def _mapped(program: Program, z: Latents) -> Sites:
+    """Run the guide at z under `torch.func.vmap`, from which nothing but tensors can leave."""
     skeleton: dict[str, Any] = {}
 
-    def run(_: Tensor, z: Latents) -> tuple[Tensor, ...]:
+    def run(z: Latents) -> tuple[Tensor, ...]:
         leaving: list[Tensor] = []
 
         def leave(tensor: Tensor) -> Tensor:
@@ -97,8 +105,8 @@ def _mapped(program: Program, num_particles: int, z: Latents) -> Sites:
         return tuple(leaving)
 
     with pyro.validation_enabled(False):
-        each = torch.func.vmap(run, randomness="different")(torch.empty(num_particles), z)
+        each = torch.func.vmap(run)(z)
     arriving = iter(each)
-    axes = torch.Size((num_particles, len(program.x_obs)))
+    axes = torch.Size((len(next(iter(z.values()))), len(program.x_obs)))
     sites: Sites = map_tensors(lambda _: next(arriving), skeleton, lead=axes)
     return sites
