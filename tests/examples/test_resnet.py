@@ -34,9 +34,9 @@ def test_they_train_and_are_sampled(backend, resnet):
     x = np.zeros((64, *SHAPE), "float32")
     x[::2, :, :7] = 1.0
     vae = backend.api.VAE(SHAPE, 2, **pair_of(backend, resnet, CHANNELS[:2]))
-    fitted = backend.fit(vae, x, num_steps=100, batch_size=32, learning_rate=3e-3)
+    fitted = backend.fit(vae, x, num_steps=200, batch_size=32, learning_rate=5e-3)
     losses = np.asarray(fitted.losses)
-    assert losses[-10:].mean() < 0.3 * losses[:3].mean()
+    assert losses[-10:].mean() < 0.4 * losses[:3].mean()
     hidden = x[:2].copy()
     hidden[:, :, :, 5:] = np.nan
     kernel = backend.api.MWGKernel(fitted.model, fitted.guide)
