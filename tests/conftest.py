@@ -21,15 +21,39 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Examples of methods that are variants of another, whose example is run by `make test`.
 VARIANTS = {
-    "baselines", "clipped_pseudo_gibbs", "generalised_dreg", "historical_lair",
-    "interpolated_bounds", "jackknife", "mnar_lair", "reweighted_wake_sleep", "scheduled_lair",
+    "baselines", "clipped_pseudo_gibbs", "conditional", "generalised_dreg", "gradient_quality",
+    "grid_posterior", "historical_lair", "interpolated_bounds", "jackknife", "mnar_lair",
+    "mnar_mwg", "replicas", "reweighted_wake_sleep", "scheduled_lair",
+}  # fmt: skip
+
+# Tests that take JAX long to compile. `make test` runs them in Pyro, `make test-slow` in NumPyro:
+# no file is left to the latter alone.
+IN_PYRO_FIRST = {
+    "test_a_masked_encoder_trains_and_samples", "test_a_runaway_is_stopped_and_reported",
+    "test_bad_guides_are_accepted_less_often", "test_chains_go_on_from_it",
+    "test_chains_start_from_the_guide", "test_chunks_change_nothing", "test_double_precision",
+    "test_evidence_and_pooled_law", "test_hybrid_on_bounded_latents_follows_quadrature",
+    "test_impossible_masks_are_left_and_not_poisoned",
+    "test_infinite_densities_leave_the_chain_finite", "test_khat_tells_weights_without_bound",
+    "test_lair_bias_vanishes_with_the_number_of_particles",
+    "test_lair_weights_of_an_exact_guide_become_constant",
+    "test_masks_that_no_x_could_have_are_reported",
+    "test_mechanisms_leave_the_models_arguments_alone",
+    "test_more_particles_find_the_better_mode", "test_no_draw_is_outside", "test_one_row",
+    "test_own_program_and_further_arguments", "test_prior_resampling_forgets_and_needs_proposals",
+    "test_several_latents_arguments_masks_and_seeds",
+    "test_smoothed_weights_are_those_that_are_pooled",
 }  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """Leave the examples of variants to `make test-slow`: each compiles a run of its own."""
+    """Leave to `make test-slow` what `make test` shows by another example or in the other twin."""
     for item in items:
-        if isinstance(item, pytest.DoctestItem) and item.path.stem in VARIANTS:
+        if isinstance(item, pytest.DoctestItem):
+            is_slow = item.path.stem in VARIANTS
+        else:
+            is_slow = item.originalname in IN_PYRO_FIRST and "numpyro" in item.name
+        if is_slow:
             item.add_marker(pytest.mark.slow)
 
 

@@ -58,7 +58,7 @@ def test_smoke_preset_of_real_data(twin, name, example_folder, tmp_path):
         assert (tmp_path / file).stat().st_size > 1_000
 
     if twin == "numpyro":
-        return  # the toy grid's test goes on in NumPyro; here it would only compile again
+        return  # going on is the same text in both; here it would only compile again
     dropped = methods[-2]  # as if stopped before this method was written
     kept = [row for row in rows if row["method"] != dropped]
     (tmp_path / "results.json").write_text(json.dumps(kept))

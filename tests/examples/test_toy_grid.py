@@ -100,6 +100,8 @@ def test_smoke_preset_and_going_on(twin, example_folder, tmp_path):
     for name in ("toy_grid.png", "AC-MWG.nc"):
         assert (tmp_path / name).stat().st_size > 1_000
 
+    if twin == "numpyro":
+        return  # going on is the same text in both; here it would only compile again
     kept = [row for row in rows if row["method"] != "MWG"]  # as if stopped before it was written
     (tmp_path / "results.json").write_text(json.dumps(kept))
     again = run()

@@ -69,6 +69,7 @@ assert (parallel["x"][..., MASK] == X[MASK]).all()
 """
 
 
+@pytest.mark.slow
 def test_numpyro_chains_on_two_devices_are_those_at_once():
     pytest.importorskip("numpyro")
     in_new_process(PARALLEL, XLA_FLAGS="--xla_force_host_platform_device_count=2")

@@ -93,7 +93,7 @@ def log_prob(sites: Sites) -> Tensor:
 
 def at(sites: Sites, z: Latents) -> Sites:
     """Return the sites of z at its values, their distributions as before."""
-    return {name: {**sites[name], "value": value} for name, value in z.items()}
+    return {name: {**sites[name], "value": value} for name, value in z.items() if name in sites}
 
 
 def without_gradient(z: Latents) -> Latents:
