@@ -57,8 +57,8 @@ def test_smoke_preset_of_real_data(twin, name, example_folder, tmp_path):
     for file in (f"{name}.png", draws):
         assert (tmp_path / file).stat().st_size > 1_000
 
-    if twin == "numpyro":
-        return  # going on is the same text in both; here it would only compile again
+    if (name, twin) != ("tabular", "pyro"):
+        return  # going on is the same text in all
     dropped = methods[-2]  # as if stopped before this method was written
     kept = [row for row in rows if row["method"] != dropped]
     (tmp_path / "results.json").write_text(json.dumps(kept))

@@ -405,6 +405,7 @@ def test_replicas_are_trainings_of_their_own(backend):
     assert all((one[name] != other[name]).any() for name in one)
 
 
+@pytest.mark.slow
 def test_a_replica_of_numpyro_is_a_fit():
     """Side by side or alone: the same keys, and sums in another order."""
     jax = pytest.importorskip("jax")
