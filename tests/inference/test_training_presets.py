@@ -44,7 +44,7 @@ def own_adam(backend, learning_rate, **options):
     if backend.name == "pyro":
         import pyro
 
-        return pyro.optim.Adam({"lr": learning_rate, **options})
+        return pyro.optim.Adam({"lr": learning_rate, "fused": True, **options})
     import optax
 
     make = optax.amsgrad if options.pop("amsgrad", False) else optax.adam
@@ -73,7 +73,7 @@ def rate_of_each_net(backend, encoder, decoder):
     if backend.name == "pyro":
         import pyro
 
-        return pyro.optim.Adam(lambda name: {"lr": rates[name.split("$")[0]]})
+        return pyro.optim.Adam(lambda name: {"lr": rates[name.split("$")[0]], "fused": True})
     import optax
 
     nets = {net: optax.adam(rate) for net, rate in rates.items()}

@@ -113,7 +113,7 @@ def build_optimizer(
     """
     if optimizer is None:
         rate = 1e-3 if learning_rate is None else learning_rate
-        optimizer = PyroOptim(torch.optim.Adam, {"lr": rate})
+        optimizer = PyroOptim(torch.optim.Adam, {"lr": rate, "fused": True})
     if not isinstance(optimizer, PyroOptim) or isinstance(optimizer, PyroLRScheduler):
         raise TypeError(
             'optimizer must be one of pyro.optim such as pyro.optim.Adam({"lr": 1e-3}), whose lr '

@@ -34,12 +34,12 @@ def dynamic_binarisation(x: Tensor) -> Tensor:
     """
     x = torch.as_tensor(x)
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    is_grey = (x >= 0) & (x <= 1)
-    if not bool((is_grey | torch.isnan(x)).all()):
-        seen = x[~torch.isnan(x)]
+    missing = torch.isnan(x)
+    if not bool(((x >= 0) & (x <= 1) | missing).all()):
+        seen = x[~missing]
         raise ValueError(
             f"dynamic_binarisation takes grey values in [0, 1], got {seen.min().item():g} to "
             f"{seen.max().item():g}; divide bytes by 255."
         )
-    pixels = torch.bernoulli(torch.where(is_grey, x, 0.0))
-    return torch.where(is_grey, pixels, torch.nan)
+    pixels = (torch.rand_like(x) < x).to(x.dtype)  # torch.bernoulli takes several times as long
+    return pixels.masked_fill_(missing, torch.nan)
