@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-PEERS = {  # papers/iwae.md, 5.2: measured on another machine; images binarised once an epoch
+PEERS = {  # github.com/nbip/IWAE, measured on another machine; images binarised once an epoch
     (20, 1): 19.8, (20, 5): 31.8, (20, 50): 71.3, (1000, 50): 72.1,
 }  # fmt: skip
 IMAGES = 60_000
@@ -91,22 +91,13 @@ class NumPyro:
         self.nets = lambda: {"encoder": Net((784, 200, 200), (50, 50)),
                              "decoder": Net((50, 200, 200), (784,))}  # fmt: skip
 
-        class Binarised(api.IWAE):
-            def value(self, key, program):
-                from dataclasses import replace
-
-                key, key_x = jax.random.split(key)
-                x = jax.random.uniform(key_x, program.x_obs.shape) < program.x_obs
-                return super().value(key, replace(program, x_obs=x.astype("float32")))
-
-        self.objective = Binarised
-
     def vae(self):
-        return self.api.VAE((784,), 50, **self.nets())
+        return self.api.HierarchicalVAE((784,), (50,), ((200, 200),))
 
     def fit(self, x, batch, k, num_steps):
-        key, objective = self.jax.random.key(0), self.objective(num_particles=k)
+        key, objective = self.jax.random.key(0), self.api.IWAE(num_particles=k)
         options = {"objective": objective, "batch_size": batch, "progress_bar": False}
+        options["transform"] = self.api.dynamic_binarisation
         x = x[: batch * num_steps]
         return cpu_seconds(lambda: self.api.fit(key, self.vae(), x, num_steps=num_steps, **options))
 
@@ -167,24 +158,15 @@ class Pyro:
         self.nets = lambda: {"encoder": Net((784, 200, 200), (50, 50)),
                              "decoder": Net((50, 200, 200), (784,))}  # fmt: skip
 
-        class Binarised(api.IWAE):
-            def value(self, program):
-                from dataclasses import replace
-
-                x = (torch.rand_like(program.x_obs) < program.x_obs).float()
-                return super().value(replace(program, x_obs=x))
-
-        self.objective = Binarised
-
     def vae(self):
-        return self.api.VAE((784,), 50, **self.nets())
+        return self.api.HierarchicalVAE((784,), (50,), ((200, 200),))
 
     def fit(self, x, batch, k, num_steps):
-        options = {"objective": self.objective(num_particles=k), "progress_bar": False}
+        objective = self.api.IWAE(num_particles=k)
+        options = {"objective": objective, "batch_size": batch, "progress_bar": False}
+        options["transform"] = self.api.dynamic_binarisation
         x = self.torch.as_tensor(x[: batch * num_steps])
-        return cpu_seconds(
-            lambda: self.api.fit(self.vae(), x, num_steps=num_steps, batch_size=batch, **options)
-        )
+        return cpu_seconds(lambda: self.api.fit(self.vae(), x, num_steps=num_steps, **options))
 
     def bare(self, x, k):
         nets, x = self.nets(), self.torch.as_tensor(x)

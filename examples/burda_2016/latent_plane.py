@@ -17,8 +17,8 @@ from scipy.stats import norm
 
 TRAININGS = {"VAE": 1, "IWAE": 50}  # particles
 NUM_SHOWN = 6  # images whose posteriors are drawn
-BOUNDS = (-4.0, 4.0)
-NUM_POINTS = 201
+BOUNDS = (-5.0, 5.0)
+NUM_POINTS = 251
 SIDE = 12  # of the sheet of images over the plane
 NUM_SAMPLES = 200  # resampled for each image
 NUM_DRAWS = 25  # decoded of each image that is shown, a sheet of 5 x 5
