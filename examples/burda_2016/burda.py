@@ -102,6 +102,25 @@ def hidden_widths(args, latent_dims):
     return [(width, width)] + [(width // 2, width // 2)] * (len(latent_dims) - 1)
 
 
+def schedule(args, num_rows, num_stages=None, epochs=None):
+    """The staged learning rate of the optimiser, and how many steps to train.
+
+    By default for the preset's stages; `epochs` ends the training before its time.
+    """
+    optimiser = OPTIMISERS[args.optimiser]
+    steps_per_epoch = num_rows // optimiser.batch_size
+    rates = optimiser.stages(steps_per_epoch)
+    num_steps = rates.ends[(num_stages or PRESETS[args.preset].num_stages) - 1]
+    return rates, num_steps if epochs is None else min(num_steps, epochs * steps_per_epoch)
+
+
+def last_stage(args, num_rows):
+    """The learning rate of the preset's last stage, and its steps."""
+    rates, _ = schedule(args, num_rows)
+    number = PRESETS[args.preset].num_stages - 1
+    return rates.values[number], rates.lengths[number]
+
+
 def result(args, condition, method, metric, value, error=None, paper=None, seconds=None):
     """One row of `results.json`."""
     preset = PRESETS[args.preset]

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from burda import PRESETS, hidden_widths
+from burda import hidden_widths, last_stage, schedule
 from jax import random
 from numpyro import handlers
 
@@ -29,20 +29,13 @@ def train(args, name, program, objective, given, *labels, seed=None, num_stages=
 
     `epochs` ends the training before its time.
     """
-    optimiser = OPTIMISERS[args.optimiser]
-    steps_per_epoch = len(given.x_train) // optimiser.batch_size
-    rates = optimiser.stages(steps_per_epoch)
-    num_steps = rates.ends[(num_stages or PRESETS[args.preset].num_stages) - 1]
-    if epochs is not None:
-        num_steps = min(num_steps, epochs * steps_per_epoch)
+    rates, num_steps = schedule(args, len(given.x_train), num_stages, epochs)
     return _fit(args, name, program, objective, given, labels, seed, rates, num_steps)
 
 
 def train_on(args, name, fitted, objective, given):
     """Return the program trained for as long as the last stage and at its rate."""
-    optimiser, num_stages = OPTIMISERS[args.optimiser], PRESETS[args.preset].num_stages
-    stages = optimiser.stages(len(given.x_train) // optimiser.batch_size)
-    rate, num_steps = stages.values[num_stages - 1], stages.lengths[num_stages - 1]
+    rate, num_steps = last_stage(args, len(given.x_train))
     return _fit(args, name, fitted, objective, given, (), None, rate, num_steps)
 
 
