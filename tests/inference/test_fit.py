@@ -1,37 +1,13 @@
-"""Training: what the loss may depend on, checkpoints, and refusals; same text for both twins."""
+"""Training: what the loss may depend on, and refusals; same text for both twins."""
 
 import importlib
 
 import numpy as np
 import pytest
+from small_training import MASK, X, losses, small_vae, weights
 
 from ppl_vae.datasets import digits
 from ppl_vae.schedules import Cosine, Linear
-
-RNG = np.random.default_rng(0)
-X = (RNG.random((24, 6)) < 0.4).astype("float32")
-MASK = RNG.random(X.shape) < 0.6
-
-
-def small_vae(backend):
-    """A VAE whose first weights are the same at every call."""
-    if backend.name == "pyro":
-        import pyro
-
-        pyro.set_rng_seed(1)
-    return backend.api.VAE((6,), 2, hidden=(8,))
-
-
-def losses(backend, x=X, **options):
-    options = {"num_steps": 12, "batch_size": 8, **options}
-    return backend.fit(small_vae(backend), x, **options).losses
-
-
-def weights(backend, fitted):
-    """All weights by name, of a VAE of this library."""
-    has_params = backend.name == "numpyro"
-    return fitted.program.to_weights(*((fitted.params,) if has_params else ()))
-
 
 # --- missing entries ------------------------------------------------------------------------
 
@@ -106,7 +82,8 @@ def value(backend, fitted, name):
 
 
 def test_a_pair_of_functions_trains(backend):
-    x = np.float32([1.0, -2.0, 0.5]) + RNG.normal(size=(200, 3)).astype("float32")
+    rng = np.random.default_rng(0)
+    x = np.float32([1.0, -2.0, 0.5]) + rng.normal(size=(200, 3)).astype("float32")
     options = {"num_steps": 300, "batch_size": 50, "learning_rate": 0.05}
     fitted = backend.fit(linear_pair(backend), backend.array(x), **options)
     np.testing.assert_allclose(value(backend, fitted, "offset"), x.mean(0), atol=0.15)
@@ -120,8 +97,9 @@ def test_a_pair_of_functions_trains(backend):
 
 def test_labels_are_cut_into_the_same_batches(backend):
     """Rows of label 1 lie at +2, the others at -2: with labels shuffled apart, both would be 0."""
-    y = RNG.integers(0, 2, 200)
-    x = (4.0 * y[:, None] - 2 + 0.1 * RNG.normal(size=(200, 3))).astype("float32")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    x = (4.0 * y[:, None] - 2 + 0.1 * rng.normal(size=(200, 3))).astype("float32")
     pair = linear_pair(backend, with_labels=True)
     options = {"num_steps": 300, "batch_size": 50, "learning_rate": 0.05}
     fitted = backend.fit(pair, backend.array(x), backend.array(y), **options)
@@ -302,148 +280,3 @@ def test_warm_start(backend, first, then):
     assert (gap > 0).all() if then == "iwae" else (gap < 0).all()
     options.update(num_steps=3, learning_rate=0.02)
     backend.fit(other, X, objective=objectives[then], **options)
-
-
-# --- checkpoints ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stopped_after", [6, 7])
-def test_interrupted_and_resumed_is_uninterrupted(backend, tmp_path, stopped_after):
-    """Stopped after two epochs of three steps (and one step), then gone on to five and a bit."""
-    options = {"batch_size": 8, "mask": MASK}
-    whole = backend.fit(small_vae(backend), X, num_steps=17, **options)
-    path = tmp_path / "run.npz"
-    backend.fit(small_vae(backend), X, num_steps=stopped_after, checkpoint=path, **options)
-    resumed = backend.fit(small_vae(backend), X, num_steps=17, checkpoint=path, seed=0, **options)
-    np.testing.assert_array_equal(whole.losses, resumed.losses)
-    one, other = weights(backend, whole), weights(backend, resumed)
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name])
-
-
-def test_the_seed_of_a_checkpoint(backend, tmp_path):
-    """Pyro goes on with the draws of the checkpoint; NumPyro's key is an option like others."""
-    options, path = {"batch_size": 8, "num_steps": 12}, tmp_path / "run.npz"
-    whole = backend.fit(small_vae(backend), X, **options)
-    options["checkpoint"] = path
-    backend.fit(small_vae(backend), X, **{**options, "num_steps": 7})
-    if backend.name == "numpyro":
-        with pytest.raises(ValueError, match=r"another run: seed was .*0.* and is .*9"):
-            backend.fit(small_vae(backend), X, seed=9, **options)
-        return
-    resumed = backend.fit(small_vae(backend), X, seed=9, **options)
-    np.testing.assert_array_equal(whole.losses, resumed.losses)
-
-
-def test_a_crash_leaves_the_last_epoch(backend, tmp_path, monkeypatch):
-    """The third epoch's checkpoint fails: the second's is whole, and is gone on from."""
-    svi = importlib.import_module(f"ppl_vae.inference.{backend.name}.svi")
-    path, saved = tmp_path / "run.npz", []
-    write = svi.write_checkpoint
-
-    def write_twice(*args):
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-        saved.append(write(*args))
-
-    monkeypatch.setattr(svi, "write_checkpoint", write_twice)
-    with pytest.raises(KeyboardInterrupt):
-        losses(backend, checkpoint=path)
-    monkeypatch.setattr(svi, "write_checkpoint", write)
-    np.testing.assert_array_equal(losses(backend, checkpoint=path), losses(backend))
-    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
-
-
-def test_a_finished_run_is_not_trained_further(backend, tmp_path):
-    path = tmp_path / "run.npz"
-    first = losses(backend, checkpoint=path)
-    np.testing.assert_array_equal(first, losses(backend, checkpoint=path))
-
-
-def test_a_checkpoint_of_another_architecture(backend, tmp_path):
-    path = tmp_path / "run.npz"
-    losses(backend, checkpoint=path)
-    other = backend.api.VAE((6,), 3, hidden=(9,))
-    with pytest.raises(
-        ValueError,
-        match=r"run\.npz belongs to another run: program was .*dim: 2.* is .*dim: 3.*Remove it",
-    ):
-        backend.fit(other, X, num_steps=12, batch_size=8, checkpoint=path)
-
-
-@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
-def test_a_damaged_checkpoint(backend, tmp_path, damage):
-    path = tmp_path / "run.npz"
-    losses(backend, checkpoint=path)
-    whole = path.read_bytes()
-    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])
-    with pytest.raises(ValueError, match=r"run\.npz is no checkpoint that can be read.*remove it"):
-        losses(backend, checkpoint=path)
-
-
-# --- replicas --------------------------------------------------------------------------------
-
-
-def replicas(backend, **options):
-    options = {"num_steps": 9, "batch_size": 8, "num_replicas": 3, **options}
-    options.update(progress_bar=False)
-    if backend.name == "numpyro":
-        from jax import random
-
-        vae = backend.api.VAE((6,), 2, hidden=(8,))
-        return backend.api.fit_replicas(random.key(0), lambda: vae, X, **options)
-    import pyro
-
-    pyro.set_rng_seed(0)
-    return backend.api.fit_replicas(lambda: backend.api.VAE((6,), 2, hidden=(8,)), X, **options)
-
-
-def test_replicas_are_trainings_of_their_own(backend):
-    validation = backend.array(X[:5])
-    fitted = replicas(backend, learning_rate=0.02, validation=validation)
-    assert [f.losses.shape for f in fitted] == [(9,)] * 3
-    assert [f.validation_losses.shape for f in fitted] == [(3,)] * 3
-    assert len({float(f.losses[0]) for f in fitted}) == 3
-    one, other, _ = (weights(backend, f) for f in fitted)
-    assert all((one[name] != other[name]).any() for name in one)
-
-
-@pytest.mark.slow
-def test_a_replica_of_numpyro_is_a_fit():
-    """Side by side or alone: the same keys, and sums in another order."""
-    jax = pytest.importorskip("jax")
-    from ppl_vae.numpyro import VAE, dynamic_binarisation, fit, fit_replicas
-
-    vae, key = VAE((6,), 2, hidden=(8,)), jax.random.key(3)
-    options = {
-        "num_steps": 9, "batch_size": 8, "transform": dynamic_binarisation, "validation": X[:5],
-        "progress_bar": False,
-    }  # fmt: skip
-    together = fit_replicas(key, lambda: vae, X / 2, num_replicas=2, **options)
-    for own_key, replica in zip(jax.random.split(key, 2), together, strict=True):
-        alone = fit(own_key, vae, X / 2, **options)
-        np.testing.assert_allclose(replica.losses, alone.losses, rtol=1e-4)
-        np.testing.assert_allclose(replica.validation_losses, alone.validation_losses, rtol=1e-4)
-        for name, value in vae.to_weights(alone.params).items():
-            np.testing.assert_allclose(vae.to_weights(replica.params)[name], value, atol=1e-4)
-
-
-def test_replicas_are_resumed_bit_by_bit(backend, tmp_path):
-    whole = replicas(backend)
-    replicas(backend, num_steps=4, checkpoint=tmp_path / "run.npz")
-    resumed = replicas(backend, checkpoint=tmp_path / "run.npz")
-    for one, other in zip(whole, resumed, strict=True):
-        np.testing.assert_array_equal(one.losses, other.losses)
-        for name, value in weights(backend, one).items():
-            np.testing.assert_array_equal(value, weights(backend, other)[name])
-
-
-def test_bad_replicas(backend):
-    with pytest.raises(ValueError, match="num_replicas must be at least 1, got 0"):
-        replicas(backend, num_replicas=0)
-    with pytest.raises(TypeError, match="num_stpes"):
-        replicas(backend, num_stpes=3)
-    key = (importlib.import_module("jax").random.key(0),) if backend.name == "numpyro" else ()
-    with pytest.raises(TypeError, match="make_program must be a function"):
-        backend.api.fit_replicas(*key, small_vae(backend), X, num_replicas=2)

@@ -78,7 +78,8 @@ def test_the_dataset(backend):
 
 def test_trained_programs_are_measured_as_they_are(backend):
     """The weights of a `Fitted` count, and stay as they are."""
-    x = (RNG.random((40, 6)) < 0.3).astype("float32")
+    rng = np.random.default_rng(0)
+    x = (rng.random((40, 6)) < 0.3).astype("float32")
     fitted = backend.fit(
         backend.api.VAE((6,), 2, hidden=(4,)), x, num_steps=400, learning_rate=0.01
     )

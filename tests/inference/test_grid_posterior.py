@@ -19,7 +19,8 @@ def grid(backend, pair, x, **options):
 
 
 def truth_of(num_latents):
-    return LinearGaussian(RNG.normal(size=(3, num_latents)), RNG.normal(size=3), 0.6)
+    rng = np.random.default_rng(0)
+    return LinearGaussian(rng.normal(size=(3, num_latents)), rng.normal(size=3), 0.6)
 
 
 def posterior(truth, x, mask):

@@ -57,7 +57,8 @@ def test_one_site_is_the_closed_form(backend):
 
 @pytest.mark.exact
 def test_two_layers_are_the_closed_form(backend):
-    y = RNG.normal(size=40).astype("float32")
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=40).astype("float32")
     found = divergences(backend, layers(backend), ROWS, y)
     m, t, u = 0.7 * ROWS[:, 0], 0.6, 0.9
     apart = 0.8**2 * (m**2 + t**2) + (0.5 * u) ** 2  # E (z1 - z2 / 2)^2
@@ -75,7 +76,8 @@ def test_two_layers_are_the_closed_form(backend):
 
 def test_terms_add_up_to_the_bound(backend):
     """The ELBO is L_1 of `log_likelihood`, from the same draws; so is its error."""
-    y = RNG.normal(size=40).astype("float32")
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=40).astype("float32")
     found = divergences(backend, layers(backend), X, y, num_particles=40)
     total = found["expected_log_likelihood"] - found["kl"].sum("site")
     np.testing.assert_allclose(total, found["elbo"], rtol=1e-10)

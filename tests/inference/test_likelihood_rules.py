@@ -98,7 +98,8 @@ def test_entrywise_rows_are_scored_by_their_observed_entries(backend, name):
 
 
 def test_images_keep_their_shape(backend):
-    loc, mask = RNG.normal(size=(3, 2, 4, 4)), RNG.random((3, 2, 4, 4)) < 0.5
+    rng = np.random.default_rng(0)
+    loc, mask = rng.normal(size=(3, 2, 4, 4)), rng.random((3, 2, 4, 4)) < 0.5
     with double_precision(backend):
         d = make(backend, "Normal", loc, np.ones(loc.shape)).to_event(3)
         expected = np.where(mask, stats.norm.logpdf(loc + 1, loc), 0).sum((1, 2, 3))
@@ -183,7 +184,8 @@ COUPLED = ["MultivariateNormal", "mixture of factorised", "mixture of Multivaria
 
 @pytest.mark.parametrize("family", COUPLED)
 def test_coupled_rows_are_scored_by_their_marginal(backend, family):
-    x = RNG.normal(size=SHAPE)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=SHAPE)
     with double_precision(backend), unvalidated(backend):
         d, weights, means, covariances = coupled(backend, family, NUM_ROWS)
         parts = [

@@ -177,10 +177,11 @@ def test_ess_agrees():
 
 def test_the_same_uniforms_draw_the_same_ancestors(monkeypatch):
     """Ancestor k is the first whose cumulative share exceeds its uniform."""
+    rng = np.random.default_rng(0)
     import torch
     from jax import random
 
-    uniform = RNG.random((B, 50)).astype(np.float32)
+    uniform = rng.random((B, 50)).astype(np.float32)
     log_weight = LOG_PRIOR / 10
     log_weight[1, :20] = -np.inf
     log_weight[5] = -np.inf
@@ -199,8 +200,9 @@ def test_the_same_uniforms_draw_the_same_ancestors(monkeypatch):
 
 def test_one_step_of_the_history_agrees():
     """What is in the history is picked, completed with the observed entries."""
-    x, mask = GAUSSIAN.draw(RNG, B), RNG.random((B, 5)) < 0.5
-    past = GAUSSIAN.draw(RNG, B)
+    rng = np.random.default_rng(0)
+    x, mask = GAUSSIAN.draw(rng, B), rng.random((B, 5)) < 0.5
+    past = GAUSSIAN.draw(rng, B)
 
     def picked(backend):
         pair = backend.programs.linear_gaussian(GAUSSIAN)

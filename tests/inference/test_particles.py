@@ -88,7 +88,8 @@ def bytes_held(backend, objective, x):
 @pytest.mark.parametrize("name", ["IWAE", "RWS", "ELBO", "AnalyticELBO"])
 def test_chunks_take_less_memory(backend, name):
     """A tenth of the particles at a time; all activations are 200 x 20 x 300 floats of 4 bytes."""
-    x, make = real(backend, RNG.normal(size=(20, 3))), getattr(backend.api, name)
+    rng = np.random.default_rng(0)
+    x, make = real(backend, rng.normal(size=(20, 3))), getattr(backend.api, name)
     whole = bytes_held(backend, make(num_particles=200, chunk_size=200), x)
     chunked = bytes_held(backend, make(num_particles=200, chunk_size=20), x)
     assert whole > 200 * 20 * 300 * 4
@@ -97,8 +98,9 @@ def test_chunks_take_less_memory(backend, name):
 
 def test_a_processor_gets_some_two_thousand_rows_at_a_time(backend):
     """By default: 32 of 50 particles of 64 rows."""
+    rng = np.random.default_rng(0)
     rows, model_and_guide = [], wide_pair(backend)
-    x = real(backend, RNG.normal(size=(64, 3)))
+    x = real(backend, rng.normal(size=(64, 3)))
 
     def model(x):
         rows.append(len(x))

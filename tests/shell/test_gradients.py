@@ -10,9 +10,10 @@ RNG = np.random.default_rng(0)
 
 
 def dataset(variance=1.0):
+    rng = np.random.default_rng(0)
     moments = {
         (name, k): {
-            b: (RNG.random(3) / k, np.full(3, variance / k)) for b in ("encoder", "decoder")
+            b: (rng.random(3) / k, np.full(3, variance / k)) for b in ("encoder", "decoder")
         }
         for name in ("iwae", "dreg")
         for k in (1, 5, 50)

@@ -1,0 +1,82 @@
+"""Training that stops and goes on; same text for both twins."""
+
+import importlib
+
+import numpy as np
+import pytest
+from small_training import MASK, X, losses, small_vae, weights
+
+
+@pytest.mark.parametrize("stopped_after", [6, 7])
+def test_interrupted_and_resumed_is_uninterrupted(backend, tmp_path, stopped_after):
+    """Stopped after two epochs of three steps (and one step), then gone on to five and a bit."""
+    options = {"batch_size": 8, "mask": MASK}
+    whole = backend.fit(small_vae(backend), X, num_steps=17, **options)
+    path = tmp_path / "run.npz"
+    backend.fit(small_vae(backend), X, num_steps=stopped_after, checkpoint=path, **options)
+    resumed = backend.fit(small_vae(backend), X, num_steps=17, checkpoint=path, seed=0, **options)
+    np.testing.assert_array_equal(whole.losses, resumed.losses)
+    one, other = weights(backend, whole), weights(backend, resumed)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_the_seed_of_a_checkpoint(backend, tmp_path):
+    """Pyro goes on with the draws of the checkpoint; NumPyro's key is an option like others."""
+    options, path = {"batch_size": 8, "num_steps": 12}, tmp_path / "run.npz"
+    whole = backend.fit(small_vae(backend), X, **options)
+    options["checkpoint"] = path
+    backend.fit(small_vae(backend), X, **{**options, "num_steps": 7})
+    if backend.name == "numpyro":
+        with pytest.raises(ValueError, match=r"another run: seed was .*0.* and is .*9"):
+            backend.fit(small_vae(backend), X, seed=9, **options)
+        return
+    resumed = backend.fit(small_vae(backend), X, seed=9, **options)
+    np.testing.assert_array_equal(whole.losses, resumed.losses)
+
+
+def test_a_crash_leaves_the_last_epoch(backend, tmp_path, monkeypatch):
+    """The third epoch's checkpoint fails: the second's is whole, and is gone on from."""
+    svi = importlib.import_module(f"ppl_vae.inference.{backend.name}.svi")
+    path, saved = tmp_path / "run.npz", []
+    write = svi.write_checkpoint
+
+    def write_twice(*args):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(write(*args))
+
+    monkeypatch.setattr(svi, "write_checkpoint", write_twice)
+    with pytest.raises(KeyboardInterrupt):
+        losses(backend, checkpoint=path)
+    monkeypatch.setattr(svi, "write_checkpoint", write)
+    np.testing.assert_array_equal(losses(backend, checkpoint=path), losses(backend))
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_a_finished_run_is_not_trained_further(backend, tmp_path):
+    path = tmp_path / "run.npz"
+    first = losses(backend, checkpoint=path)
+    np.testing.assert_array_equal(first, losses(backend, checkpoint=path))
+
+
+def test_a_checkpoint_of_another_architecture(backend, tmp_path):
+    path = tmp_path / "run.npz"
+    losses(backend, checkpoint=path)
+    other = backend.api.VAE((6,), 3, hidden=(9,))
+    with pytest.raises(
+        ValueError,
+        match=r"run\.npz belongs to another run: program was .*dim: 2.* is .*dim: 3.*Remove it",
+    ):
+        backend.fit(other, X, num_steps=12, batch_size=8, checkpoint=path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_a_damaged_checkpoint(backend, tmp_path, damage):
+    path = tmp_path / "run.npz"
+    losses(backend, checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])
+    with pytest.raises(ValueError, match=r"run\.npz is no checkpoint that can be read.*remove it"):
+        losses(backend, checkpoint=path)
