@@ -4,7 +4,7 @@ import numpy as np
 from host_words import words
 from kernel_parts import real
 from oracles import LinearGaussian
-from test_importance_posterior import call
+from seeded_calls import call
 
 RNG = np.random.default_rng(0)
 NUM_ROWS = 300

@@ -4,7 +4,10 @@ import importlib
 
 import numpy as np
 import pytest
-from small_training import MASK, X, losses, small_vae, weights
+from small_training import MASK, X, losses, small_vae, train, weights
+
+from ppl_vae.presets import PRESETS
+from ppl_vae.schedules import Cosine
 
 
 @pytest.mark.parametrize("stopped_after", [6, 7])
@@ -80,3 +83,53 @@ def test_a_damaged_checkpoint(backend, tmp_path, damage):
     path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])
     with pytest.raises(ValueError, match=r"run\.npz is no checkpoint that can be read.*remove it"):
         losses(backend, checkpoint=path)
+
+
+# --- a checkpoint of another run -------------------------------------------------------------
+
+
+def test_a_checkpoint_of_another_preset(backend, tmp_path):
+    """Same shapes everywhere: only the numbers inside the optimiser tell them apart."""
+
+    def run(name, rate=1e-3):
+        optimizer = backend.api.preset_optimizer(PRESETS[name], rate)
+        return train(backend, optimizer=optimizer, checkpoint=tmp_path / "run.npz")
+
+    run("paper")
+    with pytest.raises(ValueError, match=r"another run: optimizer was .*gradient='sum'.* and is "):
+        run("nbip")
+    with pytest.raises(ValueError, match=r"another run: optimizer was .*0\.001.* and is .*0\.002"):
+        run("paper", rate=2e-3)
+    run("paper")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "iwae"}, "objective was 'elbo' and is 'iwae'"),
+        ({"batch_size": 6}, "batch_size was 8 and is 6"),
+        ({"shuffle": False}, "shuffle was True and is False"),
+        ({"clip_norm": 1.0}, r"clip_norm was None and is 1\.0"),
+        ({"learning_rate": 1e-2}, r"learning_rate was None and is 0\.01"),
+        ({"learning_rate": Cosine(1e-2, 0.0, 9)}, r"learning_rate was None and is Cosine\("),
+        ({"transform": "own"}, r"transform was None and is .*plus_noise"),
+        ({"mask": X > 2}, "data was"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_settings(backend, tmp_path, change, message):
+    def plus_noise(*key_and_x):
+        return key_and_x[-1]
+
+    if "transform" in change:
+        change = {"transform": plus_noise}
+    train(backend, checkpoint=tmp_path / "run.npz")
+    with pytest.raises(ValueError, match=rf"belongs to another run: {message}.*Remove it"):
+        train(backend, checkpoint=tmp_path / "run.npz", **change)
+
+
+def test_settings_inside_an_objective(backend, tmp_path):
+    path = tmp_path / "run.npz"
+    train(backend, objective=backend.api.IWAE(num_particles=3), checkpoint=path)
+    with pytest.raises(ValueError, match=r"objective was .*num_particles=3.*num_particles=4"):
+        train(backend, objective=backend.api.IWAE(num_particles=4), checkpoint=path)

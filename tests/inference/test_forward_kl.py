@@ -6,7 +6,7 @@ import numpy as np
 from gaussian_chains import BIAS, NOISE, ONE, WEIGHT, regression
 from host_words import clear_parameters, words
 from kernel_parts import real
-from test_training_variants import SMALL, X, assert_same_weights, small_vae, weights
+from small_training import SMALL, X, same, small_vae, weights
 
 
 def test_forward_kl_leaves_the_model_as_it_is(backend):
@@ -15,7 +15,7 @@ def test_forward_kl_leaves_the_model_as_it_is(backend):
     before = weights(backend, fitted)
     refitted = backend.fit(fitted, X, objective="forward-kl", **SMALL)
     after = weights(backend, refitted)
-    assert_same_weights(before, after, "decoder")
+    assert same(before, after, "decoder")
     assert all((before[n] != after[n]).any() for n in before if n.startswith("encoder"))
 
 
@@ -55,7 +55,7 @@ def test_a_fitted_program_is_trained_on(backend, tmp_path):
     fitted = backend.fit(small_vae(backend), X, **SMALL)
     before = weights(backend, fitted)
     again = backend.fit(fitted, X, learning_rate=1e-30, **SMALL)
-    assert_same_weights(before, weights(backend, again))
+    assert same(before, weights(backend, again))
     again.save(tmp_path / "vae.safetensors")
     assert (tmp_path / "vae.safetensors").exists()
 

@@ -5,8 +5,8 @@ import pytest
 from host_words import words
 from kernel_parts import chains, double_precision, module, one_chain
 from oracles import LinearGaussian
+from pooled_draws import z_scores
 from scipy import stats
-from test_pooling import z_scores
 
 TRUTH = LinearGaussian.example()
 MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]], bool)

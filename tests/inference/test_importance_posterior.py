@@ -8,6 +8,7 @@ import pytest
 from host_words import words
 from kernel_parts import both_backends
 from oracles import Discrete, LinearGaussian, excess_of_counts
+from seeded_calls import call
 
 from ppl_vae.importance import pareto_smooth, self_normalised, transformed
 
@@ -18,19 +19,6 @@ MASK = RNG.random((NUM_ROWS, 5)) < 0.6
 MASK[:3] = [[1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
 ROWS = TRUTH.draw(RNG, NUM_ROWS).astype("float32")
 X = np.where(MASK, ROWS, np.nan)
-
-
-def call(backend, name, pair, x, *args, seed=0, **options):
-    fn, x = getattr(backend.api, name), backend.array(x)
-    args = [backend.array(a) for a in args]
-    if backend.name == "numpyro":
-        from jax import random
-
-        return fn(random.key(seed), *pair, x, *args, **options)
-    import pyro
-
-    pyro.set_rng_seed(seed)
-    return fn(*pair, x, *args, **options)
 
 
 def sample(backend, pair, x=X, *args, **options):

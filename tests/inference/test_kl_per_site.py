@@ -8,7 +8,7 @@ import pytest
 from host_words import words
 from kernel_parts import both_backends
 from oracles import LinearGaussian
-from test_importance_posterior import call
+from seeded_calls import call
 
 TRUTH = LinearGaussian.example()
 RNG = np.random.default_rng(0)

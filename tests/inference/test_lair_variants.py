@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from kernel_parts import chains, module, one_chain, real, seeded
 from oracles import LinearGaussian, excess_of_counts
+from pooled_draws import pooled, z_scores
 from scipy.special import logsumexp
-from test_pooling import pooled, z_scores
 
 TRUTH = LinearGaussian.example()
 MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 0, 1, 1]], bool)

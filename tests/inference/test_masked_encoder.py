@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernel_parts import double_precision, module, seeded
-from test_training_variants import MASK, X, small_vae, weights
+from small_training import MASK, X, small_vae, weights
 
 
 def masked_encoder(backend, *sizes):

@@ -15,9 +15,9 @@ from kernel_parts import (
     seeded,
 )
 from oracles import Discrete, excess_of_counts, largest_score
+from pooled_draws import pooled, z_scores
 from scipy.special import logsumexp
 from test_discrete_exact import MASKS, Tables, X
-from test_pooling import pooled, z_scores
 
 from ppl_vae.missingness import Logistic
 

@@ -7,6 +7,7 @@ with probability below 2e-3 per number (Student's t with 7 degrees of freedom); 
 import numpy as np
 import pytest
 from oracles import LinearGaussian
+from pooled_draws import pooled, z_scores
 from scipy.special import logsumexp
 
 from ppl_vae.diagnostics import summary
@@ -25,20 +26,6 @@ def mcmc(backend):
     kernel = backend.api.LAIRKernel(model, guide, num_particles=2, num_prior=1)
     x = backend.array(np.where(MASK, X, np.nan).astype("float32"))
     return backend.run(kernel, x, seed=1, num_warmup=50, num_samples=5_000, num_chains=NUM_CHAINS)
-
-
-def pooled(backend, mcmc, num_samples, **options):
-    if backend.name == "numpyro":
-        from jax import random
-
-        return backend.api.pool(random.key(2), mcmc, num_samples, **options)
-    return backend.api.pool(mcmc, num_samples, **options)
-
-
-def z_scores(draws, truth):
-    """(mean - truth) over its standard error, from independent chains (chain, draw, ...)."""
-    means = draws.mean(1)
-    return (means.mean(0) - truth) / (means.std(0, ddof=1) / np.sqrt(len(means)))
 
 
 @pytest.mark.exact

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from host_words import run, words
 from kernel_parts import module, real
-from test_importance_posterior import call
+from seeded_calls import call
 from unit_programs import DEAD, TRUTH, WEIGHT, X_2, X, layers, log_p, normal_pair, units_of
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernel_parts import chains, module, one_chain, seeded
 from oracles import LinearGaussian
-from test_pooling import pooled, z_scores
+from pooled_draws import pooled, z_scores
 
 TRUTH = LinearGaussian.example()
 MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 0, 1, 1]], bool)

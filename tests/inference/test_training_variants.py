@@ -5,12 +5,10 @@ import importlib
 import numpy as np
 import pytest
 from kernel_parts import module
+from small_training import MASK, SMALL, X, same, small_vae, weights
 
 from ppl_vae.schedules import Constant, Cosine, Cyclic, Linear, Schedule, at_step
 
-RNG = np.random.default_rng(0)
-X = (RNG.random((24, 6)) < 0.4).astype("float32")
-MASK = RNG.random(X.shape) < 0.6
 NAMES = [
     "analytic-elbo", "ciwae", "dreg", "elbo", "forward-kl", "gdreg", "iwae", "iwae-stl", "jvi",
     "normalised-iwae", "renyi", "rws", "rws-dreg", "stl",
@@ -20,7 +18,6 @@ WEIGHTED = [
     "ELBO", "STL", "AnalyticELBO", "IWAE", "NormalisedIWAE", "IWAESTL", "DReG", "GDReG", "CIWAE",
     "Renyi", "JVI",
 ]  # fmt: skip
-SMALL = {"num_steps": 12, "batch_size": 8, "mask": MASK}
 
 
 def seed_torch(backend):
@@ -33,24 +30,6 @@ def often(names):
     first = {"analytic-elbo", "stl", "forward-kl", "dreg", "rws", "AnalyticELBO", "STL", "IWAE",
              "ForwardKL", "DReG", "RWS"}  # fmt: skip
     return [name if name in first else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-def small_vae(backend, **options):
-    """A VAE whose first weights are the same at every call."""
-    seed_torch(backend)
-    return backend.api.VAE((6,), 2, hidden=(8,), **options)
-
-
-def weights(backend, fitted):
-    """Copies of all weights by name."""
-    params = (fitted.params,) if backend.name == "numpyro" else ()
-    return fitted.program.to_weights(*params)
-
-
-def assert_same_weights(one, other, part=""):
-    assert one.keys() == other.keys()
-    for name in (name for name in one if name.startswith(part)):
-        np.testing.assert_array_equal(one[name], other[name])
 
 
 # --- by name, and in the hosts' SVI ---------------------------------------------------------
@@ -178,4 +157,4 @@ def test_an_interrupted_run_is_resumed_bit_by_bit(backend, tmp_path, name):
     backend.fit(small_vae(backend), X, **{**options, "num_steps": 7})
     resumed = backend.fit(small_vae(backend), X, **options)
     np.testing.assert_array_equal(whole.losses, resumed.losses)
-    assert_same_weights(weights(backend, whole), weights(backend, resumed))
+    assert same(weights(backend, whole), weights(backend, resumed))
