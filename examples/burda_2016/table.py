@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import PRESETS, problem, result
+from burda import problem, result
 from experiment import Results
 
 LAYERS, OBJECTIVES, PARTICLES = (1, 2), ("VAE", "IWAE", "DReG"), (1, 5, 50)
@@ -68,21 +68,21 @@ class Score(NamedTuple):
         return float(estimates["estimates"].log_likelihood.isel(num_particles=number).mean())
 
 
-def run(args, device, train_and_score):
+def run(args, device, train, score):
     """Train and score all cells that an earlier call has not finished; write rows and figure.
 
-    `train_and_score(cell, seed, given)` returns a `Score`.
+    `train(cell, given)` returns trained programs, `score(fitted, seed, given)` a `Score`.
     """
-    preset, results, given = PRESETS[args.preset], Results(args, device), problem(args)
+    results, given = Results(args, device), problem(args)
     for cell in cells(args):
         condition = f"{cell.layers} layer" + "s" * (cell.layers > 1)
         if results.has(cell.method, condition):
             print(f"{cell.method}, {condition}: done before")
             continue
         print(f"{cell.method}, {condition}:", flush=True)
-        seeds = range(args.seed, args.seed + preset.num_seeds)
         started = time.perf_counter()
-        scores = [train_and_score(cell, seed, given) for seed in seeds]
+        replicas = train(cell, given)
+        scores = [score(fitted, args.seed + i, given) for i, fitted in enumerate(replicas)]
         seconds = time.perf_counter() - started
         scores[0].whole.to_netcdf(args.out / f"log_likelihood_{cell.name}.nc")
         results.add(_rows(args, cell, condition, scores, seconds))

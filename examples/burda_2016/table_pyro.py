@@ -18,13 +18,16 @@ from ppl_vae import pyro as api
 def main(args):
     preset = PRESETS[args.preset]
 
-    def train_and_score(cell, seed, given):
+    def train(cell, given):
         latent_dims = (preset.latent_dim,) if cell.layers == 1 else preset.latent_dims
-        fitted = training.train(
-            args, cell.name, training.build(args, given, latent_dims),
-            training.OBJECTIVES[cell.objective](num_particles=cell.particles), given, seed=seed,
+        return training.train_replicas(
+            args, cell.name, lambda: training.build(args, given, latent_dims),
+            training.OBJECTIVES[cell.objective](num_particles=cell.particles), given,
         )  # fmt: skip
+
+    def score(fitted, seed, given):
         numbers, x = (1, preset.num_particles), given.x_test
+        pyro.set_rng_seed(seed)
         units = api.active_units(fitted.model, fitted.guide, x)
         pyro.set_rng_seed(seed)
         whole = api.log_likelihood(fitted.model, fitted.guide, x, num_particles=numbers)
@@ -33,7 +36,7 @@ def main(args):
         pruned = api.log_likelihood(*pair, x, num_particles=numbers)
         return table.Score(whole, pruned, units)
 
-    table.run(args, training.DEVICE, train_and_score)
+    table.run(args, training.DEVICE, train, score)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pyro
 import torch
-from burda import hidden_widths, last_stage, schedule
+from burda import PRESETS, hidden_widths, last_stage, schedule
 from pyro import poutine
 
 from ppl_vae import pyro as api
@@ -24,40 +24,62 @@ def build(args, given, latent_dims):
     )
 
 
-def train(args, name, program, objective, given, *labels, seed=None, num_stages=None, epochs=None):
+def train(args, name, program, objective, given, *labels, num_stages=None, epochs=None):
     """Return the trained program; a second call goes on from where the first stopped.
 
     `epochs` ends the training before its time.
     """
     rates, num_steps = schedule(args, len(given.x_train), num_stages, epochs)
-    return _fit(args, name, program, objective, given, labels, seed, rates, num_steps)
+    return _fit(args, name, program, objective, given, labels, rates, num_steps)
 
 
 def train_on(args, name, fitted, objective, given):
     """Return the program trained for as long as the last stage and at its rate."""
     rate, num_steps = last_stage(args, len(given.x_train))
-    return _fit(args, name, fitted, objective, given, (), None, rate, num_steps)
+    return _fit(args, name, fitted, objective, given, (), rate, num_steps)
 
 
-def _fit(args, name, program, objective, given, labels, seed, rate, num_steps):
-    seed = args.seed if seed is None else seed
-    optimiser, folder = OPTIMISERS[args.optimiser], args.out / "weights"
-    folder.mkdir(exist_ok=True)
-    pyro.set_rng_seed(seed)
-    fitted = api.fit(
-        program,
+def train_replicas(args, name, make_program, objective, given):
+    """Return as many trained programs as the preset has seeds, one after the other."""
+    rates, num_steps = schedule(args, len(given.x_train))
+    pyro.set_rng_seed(args.seed)
+    replicas = api.fit_replicas(
+        make_program,
         given.x_train,
-        *labels,
-        objective=objective,
-        num_steps=num_steps,
-        batch_size=optimiser.batch_size,
-        shuffle=optimiser.shuffle,
-        optimizer=api.preset_optimizer(optimiser, rate),
-        transform=api.dynamic_binarisation,
-        checkpoint=folder / f"{name}_{seed}.checkpoint",
+        num_replicas=PRESETS[args.preset].num_seeds,
+        **_options(args, f"{name}_{args.seed}", objective, rates, num_steps),
     )
-    fitted.save(folder / f"{name}_{seed}.safetensors")
+    for i, fitted in enumerate(replicas):
+        fitted.save(_file(args, f"{name}_{args.seed}_{i}.safetensors"))
+    return replicas
+
+
+def _fit(args, name, program, objective, given, labels, rate, num_steps):
+    name = f"{name}_{args.seed}"
+    options = _options(args, name, objective, rate, num_steps)
+    pyro.set_rng_seed(args.seed)
+    fitted = api.fit(program, given.x_train, *labels, **options)
+    fitted.save(_file(args, f"{name}.safetensors"))
     return fitted
+
+
+def _options(args, name, objective, rate, num_steps):
+    optimiser = OPTIMISERS[args.optimiser]
+    return {
+        "objective": objective,
+        "num_steps": num_steps,
+        "batch_size": optimiser.batch_size,
+        "shuffle": optimiser.shuffle,
+        "optimizer": api.preset_optimizer(optimiser, rate),
+        "transform": api.dynamic_binarisation,
+        "checkpoint": _file(args, f"{name}.checkpoint"),
+    }
+
+
+def _file(args, name):
+    folder = args.out / "weights"
+    folder.mkdir(exist_ok=True)
+    return folder / name
 
 
 @torch.no_grad()
