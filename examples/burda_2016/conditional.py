@@ -52,7 +52,8 @@ def run(args, device, train_and_look):
                 continue
             print(f"{method}, {prior} prior:", flush=True)
             found = train_and_look(prior, k, given)
-            sheet(found.images, given).savefig(args.out / f"classes_{prior}_{k}.png", dpi=120)
+            picture = sheet(args.seed, found.images, given)
+            picture.savefig(args.out / f"classes_{prior}_{k}.png", dpi=120)
             results.add(_rows(args, method, f"{prior} prior", found, given.y_test))
     print_rows(results.rows, args.out)
 
@@ -66,12 +67,14 @@ def _rows(args, method, condition, found, labels):
     return over_images(args, condition, method, values)
 
 
-def sheet(images, given):
-    """Ten images of each class, one line a class, one column a latent."""
-    fig, ax = plt.subplots(figsize=(5, 5), layout="constrained")
-    ax.imshow(sheet_of(images, given.image_shape), cmap="gray_r", vmin=0, vmax=1)
+def sheet(seed, images, given):
+    """Ten images of each class, one line a class, one column a latent: pixels drawn, and means."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    drawn = np.random.default_rng(seed).random(images.shape) < images
     height, width = given.image_shape
-    ax.set_xticks((np.arange(NUM_EACH) + 0.5) * width - 0.5, range(1, NUM_EACH + 1))
-    ax.set_yticks((np.arange(NUM_CLASSES) + 0.5) * height - 0.5, range(NUM_CLASSES))
-    ax.set(xlabel="latent", ylabel="class")
+    for ax, title, shown in zip(axes, ("pixels drawn", "means"), (drawn, images), strict=True):
+        ax.imshow(sheet_of(shown, given.image_shape), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_xticks((np.arange(NUM_EACH) + 0.5) * width - 0.5, range(1, NUM_EACH + 1))
+        ax.set_yticks((np.arange(NUM_CLASSES) + 0.5) * height - 0.5, range(NUM_CLASSES))
+        ax.set(title=title, xlabel="latent", ylabel="class")
     return fig

@@ -39,9 +39,9 @@ def main(args):
         )
         classes = conditional.classes()
         rows = given.x_train[: len(classes)]
-        loc, scale = training.latent_law(fitted.model, "z1", rows, classes)
-        z = loc + scale * conditional.noise(args.seed, preset.latent_dim)
-        images = training.pixels(fitted, rows, {"z1": z}, classes)
+        noise = {"z1": conditional.noise(args.seed, preset.latent_dim)}
+        z = training.from_prior(fitted, noise, rows, classes)
+        images = training.pixels(fitted, rows, z, classes)
         return conditional.Conditional(found, images)
 
     conditional.run(args, training.DEVICE, train_and_look)

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import PRESETS, over_images, print_rows, problem, sheet_of
+from burda import over_images, print_rows, problem, sheet_of
 from experiment import Results
-from matplotlib.animation import FuncAnimation, PillowWriter
+from films import save_film, trainings
 from scipy.stats import norm
 
-TRAININGS = {"VAE": 1, "IWAE": 50}  # particles
 NUM_SHOWN = 6  # images whose posteriors are drawn
 BOUNDS = (-5.0, 5.0)
 NUM_POINTS = 251
@@ -53,12 +52,6 @@ def draws_of_q(seed, loc, scale):
     return (loc + scale * noise).astype(np.float32)
 
 
-def epochs(args):
-    """When to look: after 1, 2, 4, ... epochs and at the end."""
-    total = (3 ** PRESETS[args.preset].num_stages - 1) // 2
-    return [2**i for i in range(total.bit_length()) if 2**i < total] + [total]
-
-
 def run(args, device, train, study):
     """Train, look and compare, one objective after the other; write rows, figures, animation.
 
@@ -66,14 +59,8 @@ def run(args, device, train, study):
     returns `Posteriors`.
     """
     results, given = Results(args, device), problem(args)
-    for method, num_particles in TRAININGS.items():
-        if results.has(method):
-            print(f"{method}: done before")
-            continue
-        print(f"{method}, k = {num_particles}:", flush=True)
-        *_, (_, program) = looks = list(train(method, num_particles, given))
-        snapshots = [snapshot for snapshot, _ in looks]
-        animation(snapshots, given, args.out / f"training_{method}.gif")
+    for method, snapshots, program in trainings(results, train, given):
+        film(snapshots, given, args.out / f"training_{method}.gif")
         found = study(program, given.x_test)
         posteriors(found, given).savefig(args.out / f"posteriors_{method}.png", dpi=120)
         reconstructions(found, given).savefig(args.out / f"reconstructions_{method}.png", dpi=120)
@@ -139,7 +126,7 @@ def reconstructions(found, given):
     return fig
 
 
-def animation(snapshots, given, path):
+def film(snapshots, given, path):
     """Write the plane's images and the encoder's means at every snapshot as one GIF."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
     picture = left.imshow(
@@ -153,7 +140,5 @@ def animation(snapshots, given, path):
     def show(snapshot):
         picture.set_data(sheet_of(snapshot.sheet, given.image_shape))
         points.set_offsets(snapshot.means)
-        fig.suptitle(f"epoch {snapshot.epoch}")
 
-    FuncAnimation(fig, show, snapshots).save(path, PillowWriter(fps=2))
-    plt.close(fig)
+    save_film(fig, show, snapshots, path)

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1509.00519
 Run `python examples/burda_2016/latent_plane_pyro.py --preset small --data FOLDER`.
 """
 
+import films
 import latent_plane as plane
 import numpy as np
 import pyro
@@ -21,7 +22,7 @@ def main(args):
     def train(method, particles, given):
         objective = training.OBJECTIVES[method](num_particles=particles)
         program = training.build(args, given, (2,))
-        for epoch in plane.epochs(args):
+        for epoch in films.epochs(args):
             fitted = training.train(args, method, program, objective, given, epochs=epoch)
             points = plane.points()
             sheet = training.pixels(fitted, given.x_train[: len(points)], {"z1": points})

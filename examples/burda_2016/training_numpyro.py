@@ -83,11 +83,25 @@ def _file(args, name):
 
 def pixels(fitted, x, z, *labels):
     """Pixel probabilities at latents z, each (rows, L); x gives the number of rows, no more."""
-    model = handlers.substitute(fitted.model, data=z)
-    return np.asarray(handlers.trace(model).get_trace(x, *labels)["x"]["fn"].mean)
+    sites = handlers.trace(at(fitted.model, z)).get_trace(x, *labels)
+    return np.asarray(sites["x"]["fn"].mean)
 
 
 def latent_law(program, site, *arguments):
     """Mean and standard deviation of a latent site of a seeded model or guide, each (rows, L)."""
     law = handlers.trace(handlers.seed(program, 0)).get_trace(*arguments)[site]["fn"]
     return np.asarray(law.mean), np.asarray(law.variance) ** 0.5
+
+
+def at(model, z):
+    """The model with latents given."""
+    return handlers.substitute(model, data=z)
+
+
+def from_prior(fitted, noise, *arguments):
+    """The prior's latents for given standard normal noise, the top layer first, each (rows, L)."""
+    z = {}
+    for site in sorted(noise, reverse=True):
+        loc, scale = latent_law(at(fitted.model, z), site, *arguments)
+        z[site] = loc + scale * noise[site]
+    return z

@@ -85,9 +85,7 @@ def _file(args, name):
 @torch.no_grad()
 def pixels(fitted, x, z, *labels):
     """Pixel probabilities at latents z, each (rows, L); x gives the number of rows, no more."""
-    z = {name: torch.as_tensor(value) for name, value in z.items()}
-    model = poutine.condition(fitted.model, data=z)
-    sites = poutine.trace(model).get_trace(*map(torch.as_tensor, (x, *labels)))
+    sites = poutine.trace(at(fitted.model, z)).get_trace(*map(torch.as_tensor, (x, *labels)))
     return sites.nodes["x"]["fn"].mean.cpu().numpy()
 
 
@@ -97,3 +95,17 @@ def latent_law(program, site, *arguments):
     sites = poutine.trace(program).get_trace(*map(torch.as_tensor, arguments))
     law = sites.nodes[site]["fn"]
     return law.mean.cpu().numpy(), law.variance.sqrt().cpu().numpy()
+
+
+def at(model, z):
+    """The model with latents given."""
+    return poutine.condition(model, data={name: torch.as_tensor(z[name]) for name in z})
+
+
+def from_prior(fitted, noise, *arguments):
+    """The prior's latents for given standard normal noise, the top layer first, each (rows, L)."""
+    z = {}
+    for site in sorted(noise, reverse=True):
+        loc, scale = latent_law(at(fitted.model, z), site, *arguments)
+        z[site] = loc + scale * noise[site]
+    return z

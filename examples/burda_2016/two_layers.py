@@ -1,18 +1,20 @@
 """The latent space of two stochastic layers: z1 of four dimensions, z2 of two above it.
 
 Posterior means of both layers by self-normalised importance sampling, drawn in the plane: z1
-standardised and then rotated to its two principal components, z2 rotated to its own.
+standardised and then rotated to its two principal components, z2 rotated to its own. The film of a
+training shows images of the same draws from the prior, and of ten z1 for each of ten z2.
 """
 
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import over_images, print_rows, problem
+from burda import over_images, print_rows, problem, sheet_of
 from experiment import Results
+from films import save_film, trainings
 
 LATENT_DIMS = (4, 2)
-TRAININGS = {"VAE": 1, "IWAE": 50}  # particles
+SIDE = 10  # of the sheets of images
 
 
 class Latents(NamedTuple):
@@ -26,18 +28,31 @@ class Latents(NamedTuple):
         return self.resampled["estimates"][f"{site}_mean"].values
 
 
-def run(args, device, train_and_look):
-    """Train and look, one objective after the other; write rows, draws and figures.
+class Snapshot(NamedTuple):
+    """What the prior makes of `noise` at one moment of training: pixel probabilities."""
 
-    `train_and_look(method, num_particles, given)` returns `Latents`.
+    epoch: int
+    images: np.ndarray  # (SIDE^2, pixels)
+    families: np.ndarray  # one z2 a line, (SIDE^2, pixels)
+
+
+def noise(seed):
+    """Standard normal noise of z1 and z2, for `Snapshot.images` and for `Snapshot.families`."""
+    rng = np.random.default_rng(seed)
+    z1, z2 = (rng.normal(size=(SIDE**2, n)).astype(np.float32) for n in LATENT_DIMS)
+    return {"z1": z1, "z2": z2}, {"z1": z1, "z2": np.repeat(z2[:SIDE], SIDE, 0)}
+
+
+def run(args, device, train, look):
+    """Train and look, one objective after the other; write rows, draws, figures and films.
+
+    `train(method, num_particles, given)` yields a `Snapshot` with the program, `look(program, x)`
+    returns `Latents`.
     """
     results, given = Results(args, device), problem(args)
-    for method, num_particles in TRAININGS.items():
-        if results.has(method):
-            print(f"{method}: done before")
-            continue
-        print(f"{method}, k = {num_particles}:", flush=True)
-        found = train_and_look(method, num_particles, given)
+    for method, snapshots, program in trainings(results, train, given):
+        film(args.seed, snapshots, given, args.out / f"training_{method}.gif")
+        found = look(program, given.x_test)
         planes = {
             "z1": principal(standardised(found.means("z1"))),
             "z2": principal(found.means("z2")),
@@ -92,3 +107,24 @@ def figure(planes, labels):
         )
     fig.colorbar(drawn, ax=axes, label="class")
     return fig
+
+
+def film(seed, snapshots, given, path):
+    """Write the prior's images, pixels drawn from them, and the families as one GIF."""
+    titles = ("draws of the prior", "their pixels, drawn", "one z2 a line")
+    fig, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
+    pictures = []
+    for ax, title in zip(axes, titles, strict=True):
+        blank = sheet_of(np.zeros_like(snapshots[0].images), given.image_shape)
+        pictures.append(ax.imshow(blank, cmap="gray_r", vmin=0, vmax=1))
+        ax.set(title=title, xticks=[], yticks=[])
+    uniform = np.random.default_rng(seed).random(snapshots[0].images.shape)
+
+    def show(snapshot):
+        drawn = uniform < snapshot.images
+        for picture, images in zip(
+            pictures, (snapshot.images, drawn, snapshot.families), strict=True
+        ):
+            picture.set_data(sheet_of(images, given.image_shape))
+
+    save_film(fig, show, snapshots, path)

@@ -20,7 +20,7 @@ KEYS = {
 SCRIPTS = {  # what each writes besides its rows
     "table": ("table.png", "log_likelihood_2_IWAE_5.nc"),
     "latent_plane": ("posteriors_IWAE.png", "reconstructions_VAE.png", "training_IWAE.gif"),
-    "two_layers": ("latents_VAE.png", "posterior_IWAE.nc"),
+    "two_layers": ("latents_VAE.png", "posterior_IWAE.nc", "training_IWAE.gif"),
     "conditional": ("classes_learned_5.png", "classes_standard_5.png"),
     "active_units": ("filters_VAEk=1.png", "units_VAEk=1_IWAEk=50_IWAEk=50.png"),
     "gradients": ("gradients_one_stage.png", "gradients_all_stages.nc"),
@@ -40,7 +40,7 @@ def modules():
     yield SimpleNamespace(
         **{name: importlib.import_module(name) for name in ("burda", "table", "two_layers")},
         conditional=importlib.import_module("conditional"),
-        plane=importlib.import_module("latent_plane"),
+        films=importlib.import_module("films"),
     )
     sys.path.remove(str(FOLDER))
 
@@ -102,7 +102,7 @@ def test_every_image_meets_every_class(modules):
 
 @pytest.mark.parametrize(("preset", "last"), [("smoke", 1), ("small", 40), ("paper", 3280)])
 def test_snapshots_end_with_training(modules, preset, last):
-    epochs = modules.plane.epochs(arguments(preset=preset))
+    epochs = modules.films.epochs(arguments(preset=preset))
     assert epochs[-1] == last
     assert epochs[:-1] == [2**i for i in range(len(epochs) - 1)]
 
