@@ -1,5 +1,6 @@
 """The `backend` fixture: one text of a test, run against both twins."""
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -147,6 +148,15 @@ class PyroBackend:
     def info(self, mcmc):
         info = mcmc.get_extra_fields(group_by_chain=True)["info"]
         return {k: v.cpu().numpy() for k, v in info._asdict().items() if not isinstance(v, dict)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """A process that keeps thousands of compiled programs gets two times slower."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(params=["numpyro", "pyro"], scope="session")
