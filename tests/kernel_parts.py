@@ -82,7 +82,7 @@ def ac_mwg_state(backend, program, x, z, past, *, history_size=1):
     """A state whose history holds the completed rows `past` alone."""
     ac_mwg, history = module(backend, "ac_mwg"), module(backend, "history")
     current = module(backend, "mwg").decode(program, chains(backend, z))
-    past = chains(backend, real(backend, past))
+    past = chains(backend, real(backend, past)[None])
     start = history.start_history(past, history_size, binary=False)
     return ac_mwg.ACMWGState(chains(backend, real(backend, x)), current, start)
 

@@ -219,7 +219,8 @@ def test_history_keeps_every_iteration_with_equal_probability(backend):
     history, num_rows = module(backend, "history"), 2_000
     rows = lambda value: chains(backend, real(backend, np.full((num_rows, 1), value)))  # noqa: E731
     always = chains(backend, backend.array(np.ones(num_rows, bool)))
-    state = history.start_history(rows(0.0), 3, binary=False)
+    first = chains(backend, real(backend, np.zeros((1, num_rows, 1))))
+    state = history.start_history(first, 3, binary=False)
     for number in range(1, 31):
         state = seeded(backend, history.offer, number, state, rows(float(number)), always)
     held = one_chain(backend, state.x).astype(int)[..., 0]
@@ -231,8 +232,7 @@ def test_history_keeps_every_iteration_with_equal_probability(backend):
 def test_past_entries_in_use_are_different_ones(backend):
     history = module(backend, "history")
     entries = np.arange(4.0)[:, None, None] * np.ones((1, 2, 1))
-    state = history.start_history(chains(backend, real(backend, entries[0])), 4, binary=False)
-    state = state._replace(x=chains(backend, real(backend, entries)))
+    state = history.start_history(chains(backend, real(backend, entries)), 4, binary=False)
     x_obs, mask = real(backend, np.full((2, 1), 9.0)), np.array([[False], [True]])
     seen = []
     for seed in range(20):

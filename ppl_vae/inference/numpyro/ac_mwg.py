@@ -17,6 +17,7 @@ from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.mwg import Decoded, decode
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
+from ppl_vae.inference.numpyro.starting import starting_values
 
 __all__ = ["ACMWGInfo", "ACMWGKernel", "ACMWGState", "log_mixture_proposal", "log_ratio", "step"]
 
@@ -120,6 +121,10 @@ class ACMWGKernel(ProgramKernel):
     Where it departs from the paper: the history holds `history_size` entries instead of all, one
     for each z that was left, weighted by how long the chain stayed there; see `history.py`.
 
+    The history starts with the completed rows that another run hands over: its last ones, or all
+    draws of a warm-up, `init_params={"x": ...}` of shape (chains, draws, rows, *event), of which
+    `history_size` are taken, evenly spaced.
+
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
         guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
@@ -158,15 +163,24 @@ class ACMWGKernel(ProgramKernel):
         self.prior_probability = prior_probability
         self.history_size = int(history_size)
 
-    def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> ACMWGState:
-        """Start with the completed rows as history and z ~ q(z | x).
+    def starting_values(
+        self, key: Array, program: Program, handed: dict[str, Array] | None
+    ) -> tuple[Array, None]:
+        """Return all imputations that are handed over, or one, (P, B, *event).
 
         Latents handed over are not used: x was drawn from them, so that it could not be proposed
         from.
         """
-        del z
+        given = (handed or {}).get(self.site)
+        if given is None or jnp.ndim(given) == program.x_obs.ndim:
+            x, _ = starting_values(key, program, None, handed)
+            return x[None], None
+        return starting_values(key, program, len(given), handed)[0], None
+
+    def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> ACMWGState:
+        """Start with completed rows x (P, B, *event) as history; the last of them proposes z."""
         key_z, key_x = random.split(key)
-        current = decode(program, program.propose(key_z, x))
+        current = decode(program, program.propose(key_z, x[-1]))
         history = start_history(x, self.history_size, binary=is_binary(current.likelihood))
         return ACMWGState(program.impute(key_x, current.likelihood), current, history)
 

@@ -112,7 +112,7 @@ class HistoricalLAIRKernel(LAIRKernel):
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:
         """Start from one completion a particle; the first is the history."""
         x, z = super().start(key, program, x, z)
-        return HistoricalLAIRState(x, z, start_history(x[0], self.history_size, binary=False))
+        return HistoricalLAIRState(x, z, start_history(x[:1], self.history_size, binary=False))
 
     def step(self, key: Array, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
         """Advance one population by one iteration."""

@@ -26,9 +26,13 @@ class History(NamedTuple):
 
 
 def start_history(x: Array, size: int, *, binary: bool) -> History:
-    """Start with one imputation, the same in every entry; one byte a value if all are 0 or 1."""
-    one = jnp.ones(x.shape[0])
-    return History(jnp.stack([x.astype(bool) if binary else x] * size), one, one)
+    """Start with imputations x (P, B, *event), evenly spaced where P > `size`, repeated where less.
+
+    One byte a value is kept if all are 0 or 1.
+    """
+    entries = x[jnp.arange(size) * len(x) // size]
+    one = jnp.ones(x.shape[1])
+    return History(entries.astype(bool) if binary else entries, len(x) * one, one)
 
 
 def pick(key: Array, history: History, x_obs: Array, mask: Array) -> Array:

@@ -207,6 +207,12 @@ class HMCRefreshKernel(ProgramKernel):
         super().check(key_check, program)
         require_continuous(key_sites, program)
 
+    def starting_values(
+        self, key: Array, program: Program, handed: dict[str, Array] | None
+    ) -> tuple[Array, Latents | None]:
+        """Return what the wrapped kernel starts from."""
+        return self.kernel.starting_values(key, program, handed)
+
     def start(
         self, key: Array, program: Program, x: Array, z: Latents | None
     ) -> MWGState | ACMWGState:

@@ -64,6 +64,12 @@ class ProgramKernel(MCMCKernel):
 
     # --- what a method defines --------------------------------------------------------------
 
+    def starting_values(
+        self, key: Array, program: Program, handed: dict[str, Array] | None
+    ) -> tuple[Array, Latents | None]:
+        """Return completed rows, and latents where they are handed over."""
+        return starting_values(key, program, self.num_particles, handed)
+
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:
         """Return the chain's first state, from completed rows (and latents handed over)."""
         raise NotImplementedError
@@ -107,7 +113,7 @@ class ProgramKernel(MCMCKernel):
 
         def init_chain(key: Array, params: dict[str, Array] | None) -> KernelState:
             key_start, key_x, key_next = random.split(key, 3)
-            x, z = starting_values(key_x, program, self.num_particles, params)
+            x, z = self.starting_values(key_x, program, params)
             chain = self.start(key_start, program, x, z)
             _, info = jax.eval_shape(lambda key, c: self.step(key, program, c), key_next, chain)
             info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), info)

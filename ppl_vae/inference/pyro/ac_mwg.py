@@ -17,6 +17,7 @@ from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.mwg import Decoded, decode
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
+from ppl_vae.inference.pyro.starting import starting_values
 
 __all__ = ["ACMWGInfo", "ACMWGKernel", "ACMWGState", "log_mixture_proposal", "log_ratio", "step"]
 
@@ -119,6 +120,10 @@ class ACMWGKernel(ProgramKernel):
     Where it departs from the paper: the history holds `history_size` entries instead of all, one
     for each z that was left, weighted by how long the chain stayed there; see `history.py`.
 
+    The history starts with the completed rows that another run hands over: its last ones, or all
+    draws of a warm-up, `init_params={"x": ...}` of shape (chains, draws, rows, *event), of which
+    `history_size` are taken, evenly spaced.
+
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
         guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
@@ -155,14 +160,23 @@ class ACMWGKernel(ProgramKernel):
         self.prior_probability = prior_probability
         self.history_size = int(history_size)
 
-    def start(self, program: Program, x: Tensor, z: Latents | None) -> ACMWGState:
-        """Start with the completed rows as history and z ~ q(z | x).
+    def starting_values(
+        self, program: Program, num_chains: int, handed: dict[str, Tensor] | None
+    ) -> tuple[Tensor, None]:
+        """Return all imputations that are handed over, or one, (C, P, B, *event).
 
         Latents handed over are not used: x was drawn from them, so that it could not be proposed
         from.
         """
-        del z
-        current = decode(program, program.propose(x))
+        given = (handed or {}).get(self.site)
+        if given is None or given.ndim == program.x_obs.ndim + 1:
+            x, _ = starting_values(program, num_chains, None, handed)
+            return x.unsqueeze(1), None
+        return starting_values(program, num_chains, given.shape[1], handed)[0], None
+
+    def start(self, program: Program, x: Tensor, z: Latents | None) -> ACMWGState:
+        """Start with completed rows x (C, P, B, *event) as history; the last proposes z."""
+        current = decode(program, program.propose(x[:, -1]))
         history = start_history(x, self.history_size, binary=is_binary(current.likelihood))
         return ACMWGState(program.impute(current.likelihood), current, history)
 

@@ -109,7 +109,7 @@ class HistoricalLAIRKernel(LAIRKernel):
     def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
         """Start from one completion a particle; the first is the history."""
         x, z = super().start(program, x, z)
-        return HistoricalLAIRState(x, z, start_history(x[:, 0], self.history_size, binary=False))
+        return HistoricalLAIRState(x, z, start_history(x[:, :1], self.history_size, binary=False))
 
     def step(self, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
         """Advance one population by one iteration."""

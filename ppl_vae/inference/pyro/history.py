@@ -28,9 +28,14 @@ class History(NamedTuple):
 
 
 def start_history(x: Tensor, size: int, *, binary: bool) -> History:
-    """Start with one imputation, the same in every entry; one byte a value if all are 0 or 1."""
-    one = torch.ones(x.shape[:2], device=x.device)
-    return History(torch.stack([x.bool() if binary else x] * size, 1), one, one)
+    """Start with imputations x (C, P, B, *event), evenly spaced where P > `size`, else repeated.
+
+    One byte a value is kept if all are 0 or 1.
+    """
+    num_chains, num_given, num_rows = x.shape[:3]
+    entries = x[:, torch.arange(size, device=x.device) * num_given // size]
+    one = torch.ones(num_chains, num_rows, device=x.device)
+    return History(entries.bool() if binary else entries, num_given * one, one)
 
 
 def pick(history: History, x_obs: Tensor, mask: Tensor) -> Tensor:

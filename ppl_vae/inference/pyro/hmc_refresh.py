@@ -208,6 +208,12 @@ class HMCRefreshKernel(ProgramKernel):
         super().check(program)
         require_continuous(program)
 
+    def starting_values(
+        self, program: Program, num_chains: int, handed: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Latents | None]:
+        """Return what the wrapped kernel starts from, chains first."""
+        return self.kernel.starting_values(program, num_chains, handed)
+
     def start(self, program: Program, x: Tensor, z: Latents | None) -> MWGState | ACMWGState:
         """Start as the wrapped kernel does."""
         return self.kernel.start(program, x, z)

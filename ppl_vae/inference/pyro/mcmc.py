@@ -60,6 +60,12 @@ class ProgramKernel(MCMCKernel):
 
     # --- what a method defines --------------------------------------------------------------
 
+    def starting_values(
+        self, program: Program, num_chains: int, handed: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Latents | None]:
+        """Return completed rows, and latents where they are handed over, chains first."""
+        return starting_values(program, num_chains, self.num_particles, handed)
+
     def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
         """Return the chains' first state, from completed rows (and latents handed over)."""
         raise NotImplementedError
@@ -95,7 +101,7 @@ class ProgramKernel(MCMCKernel):
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
             chain = Complete(x)
         else:
-            x, z = starting_values(program, num_chains, self.num_particles, init_params)
+            x, z = self.starting_values(program, num_chains, init_params)
             chain = self.start(program, x, z)
         names = (self.site, type(self).__name__, start)
         return KernelState(chain, (), random_state(x.device), 0, *names)
