@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
+from scipy.special import entr, logsumexp, softmax
 from scipy.stats import genpareto
 
 __all__ = [
-    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "self_normalised",
-    "summarise_weights", "transformed",
+    "ess", "importance_weighted_bounds", "pareto_khat", "pareto_smooth", "perplexity",
+    "self_normalised", "summarise_weights", "transformed",
 ]  # fmt: skip
 
 MIN_TAIL = 5
@@ -72,6 +72,19 @@ def ess(log_weights: ArrayLike) -> NDArray:
     """
     log_weights = np.asarray(log_weights, float)
     return np.exp(2 * logsumexp(log_weights, axis=0) - logsumexp(2 * log_weights, axis=0))
+
+
+def perplexity(log_weights: ArrayLike) -> NDArray:
+    """Return exp(-sum v log v) of the normalised weights v over the leading axis, from 1 to S.
+
+    Like `ess` it is S for S equal weights and 1 for a single one, but small weights count more.
+
+    Example:
+        >>> perplexity(np.log([1.0, 1.0, 2.0])).round(3)
+        np.float64(2.828)
+    """
+    shares = softmax(np.asarray(log_weights, float), axis=0)
+    return np.exp(entr(shares).sum(axis=0))
 
 
 def pareto_khat(log_weights: ArrayLike, axis: int = -1) -> NDArray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from ppl_vae.importance import pareto_khat, pareto_smooth
+from ppl_vae.importance import ess, pareto_khat, pareto_smooth, perplexity
 
 
 def weights(shape, k, seed=0):
@@ -119,3 +119,14 @@ def test_ties_in_the_tail(num_tail):
     log_weights[:num_tail] = 1.0
     assert np.isfinite(pareto_khat(log_weights))
     assert np.isfinite(pareto_smooth(log_weights)).all()
+
+
+def test_perplexity_and_effective_number():
+    """Of S weights: S if all are equal, 1 if one carries all; scales and zeros do not matter."""
+    log_weights = np.array([[0.0, 0.0], [0.0, -np.inf], [0.0, -np.inf], [0.0, -np.inf]]) - 700
+    for number in (perplexity, ess):
+        np.testing.assert_allclose(number(log_weights), [4, 1], rtol=1e-10)
+    shares = np.random.default_rng(0).dirichlet(np.ones(6))
+    by_hand = np.prod(shares**-shares)
+    np.testing.assert_allclose(perplexity(np.log(shares) + 900), by_hand, rtol=1e-10)
+    assert ess(np.log(shares)) < by_hand  # orders two and one of the same family
