@@ -56,6 +56,9 @@ class HistoricalLAIRKernel(LAIRKernel):
     likely. H entries of it are used at a time. Given the past, the proposals are fixed, so that
     the mean weight stays an unbiased estimate of p(x_o), and pooling stays valid.
 
+    To keep a burn-in out of the history, start from the `last_state.hand_over()` of a run of
+    `LAIRKernel`.
+
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
         guide: `guide(x, *args, **kwargs)`, sampling every latent site of the model.
