@@ -121,8 +121,8 @@ class ACMWGKernel(ProgramKernel):
     for each z that was left, weighted by how long the chain stayed there; see `history.py`.
 
     The history starts with the completed rows that another run hands over: its last ones, or all
-    draws of a warm-up, `init_params={"x": ...}` of shape (chains, draws, rows, *event), of which
-    `history_size` are taken, evenly spaced.
+    draws of a warm-up, `init_params={"x": ...}` of shape (chains, draws, rows, *event);
+    `history_size` of them are taken, evenly spaced.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
