@@ -142,17 +142,20 @@ def figure(rows):
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
     fig, axes = plt.subplots(1, len(conditions), squeeze=False, sharey=True, layout="constrained")
     for ax, condition in zip(axes[0], conditions, strict=True):
+        of = {row["method"]: row for row in rows if row["condition"] == condition}
+        if "VAE k=1" in of:
+            of["IWAE k=1"] = of["VAE k=1"]  # one and the same training
         for objective in OBJECTIVES:
-            of = {
-                int(row["method"].split("=")[1]): row
-                for row in rows
-                if row["condition"] == condition and row["method"].startswith(objective)
-            }
-            k = sorted(of)
-            if k:
-                errors = [of[n]["standard_error"] or 0.0 for n in k]
-                ax.errorbar(k, [of[n]["value"] for n in k], errors, marker="o", label=objective)
+            at = {k: of[f"{objective} k={k}"] for k in PARTICLES if f"{objective} k={k}" in of}
+            if at:
+                values, errors = (
+                    [row[name] or 0.0 for row in at.values()]
+                    for name in ("value", "standard_error")
+                )
+                ax.errorbar(list(at), values, errors, marker="o", label=objective)
         ax.set(title=condition, xscale="log", xlabel="particles k in training")
+        ax.set_xticks(PARTICLES, PARTICLES, minor=False)
+        ax.minorticks_off()
     axes[0, 0].set_ylabel("test log p(x), nats per image")
     axes[0, 0].legend()
     return fig
