@@ -43,7 +43,7 @@ class ACMWGInfo(NamedTuple):
     accepted: Array  # bool, (B,)
     diverging: Array  # the ratio was NaN and the move refused, bool, (B,)
     from_prior: Array  # the proposal came from the prior, bool, (B,)
-    history_length: Array  # iterations that the history stands for, (B,); 1 is the start alone
+    history_length: Array  # iterations that the history stands for, (B,)
 
 
 def log_mixture_proposal(log_q: Array, log_prior: Array, prior_probability: float) -> Array:

@@ -43,7 +43,7 @@ class ACMWGInfo(NamedTuple):
     accepted: Tensor  # bool, (C, B)
     diverging: Tensor  # the ratio was NaN and the move refused, bool, (C, B)
     from_prior: Tensor  # the proposal came from the prior, bool, (C, B)
-    history_length: Tensor  # iterations that the history stands for, (C, B); 1 is the start alone
+    history_length: Tensor  # iterations that the history stands for, (C, B)
 
 
 def log_mixture_proposal(log_q: Tensor, log_prior: Tensor, prior_probability: float) -> Tensor:
