@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 __all__ = [
     "Constant", "Cosine", "Cyclic", "Linear", "Schedule", "Stages", "at_step", "check_weight",
+    "values_at", "with_values",
 ]  # fmt: skip
 
 Settings = TypeVar("Settings")
@@ -217,18 +218,32 @@ def at_step(settings: Settings, step: Any) -> Settings:
         >>> at_step(SimpleNamespace(kl_weight=Linear(0.0, 1.0, 4), site="x"), 2)
         namespace(kl_weight=0.5, site='x')
     """
+    return with_values(settings, values_at(settings, step))
+
+
+def values_at(settings: Any, step: Any) -> dict[str, Any]:
+    """Return the values at `step` of an object's attributes that are schedules, by name.
+
+    Raises:
+        ValueError: if there is a schedule and no step.
+    """
     schedules = {n: value for n, value in vars(settings).items() if isinstance(value, Schedule)}
-    if not schedules:
-        return settings
-    if step is None:
+    if schedules and step is None:
         raise ValueError(
             f"A schedule needs to know the step, and none came for {schedules}. In the host's SVI "
             "give it by the keyword `step`, counted from 0: `svi.update(state, x, step=i)` in "
             "NumPyro, `svi.step(x, step=i)` in Pyro. `fit` counts by itself."
         )
-    resolved = copy.copy(settings)
-    vars(resolved).update({name: schedule(step) for name, schedule in schedules.items()})
-    return resolved
+    return {name: schedule(step) for name, schedule in schedules.items()}
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """Return a copy of an object with these attributes, or the object itself if there are none."""
+    if not values:
+        return settings
+    changed = copy.copy(settings)
+    vars(changed).update(values)
+    return changed
 
 
 def check_weight(name: str, weight: float | Schedule) -> float | Schedule:

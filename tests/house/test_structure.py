@@ -15,6 +15,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 ONE_TWIN_ONLY = {
     "models/numpyro/registered.py",
     "inference/pyro/run.py",
+    "inference/pyro/compiled.py",
     "inference/pyro/masking.py",
     "inference/pyro/pairwise.py",
     "inference/pyro/guide_particles.py",

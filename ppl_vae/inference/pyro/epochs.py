@@ -15,7 +15,7 @@ from ppl_vae.inference.pyro.program import split_data
 from ppl_vae.inference.pyro.rows import row_tensors, rows_of
 from ppl_vae.inference.pyro.transforms import Transform
 from ppl_vae.masks import check_data
-from ppl_vae.schedules import at_step
+from ppl_vae.schedules import values_at, with_values
 
 __all__ = ["Epochs", "Rows", "check_rows"]
 
@@ -82,7 +82,7 @@ class Epochs:
     def start(self, rows: Rows) -> dict[str, Tensor]:
         """Return the unconstrained parameters that the objective uses, by name."""
         with pyro.poutine.trace(param_only=True) as recorded, torch.random.fork_rng():
-            self._loss(rows, torch.arange(self.batch_size), 0)
+            self._loss(*self._batch(rows, torch.arange(self.batch_size), 0))
         # Two names may stand for one tensor.
         found = {id(p): (name, p) for name, p in _unconstrained(recorded.trace)}
         if not found:
@@ -92,8 +92,23 @@ class Epochs:
             )
         return dict(found.values())
 
+    def loss_and_gradient(
+        self, parameters: list[Tensor], batch: tuple[Rows, dict[str, Tensor]]
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Return the loss per row of a mini-batch and its gradient; None where there is none.
+
+        The batch comes with the values that the objective's schedules have.
+        """
+        loss = self._loss(*batch) / self.batch_size
+        return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
     def run(
-        self, descent: Descent, seed: int, steps: tuple[int, int, int], rows: Rows
+        self,
+        loss_and_gradient: Callable[[Any], Any],
+        descent: Descent,
+        seed: int,
+        steps: tuple[int, int, int],
+        rows: Rows,
     ) -> Iterator[float]:
         """Run through the rows once, and yield the loss per row of every step.
 
@@ -106,31 +121,32 @@ class Epochs:
             order = torch.randperm(self.num_rows, generator=generator)
         batches = order[: self.num_rows // self.batch_size * self.batch_size].split(self.batch_size)
         for step, index in zip(range(begin, end), batches[begin - first_step :], strict=False):
-            loss = self._loss(rows, index, step) / self.batch_size
+            loss, gradient = loss_and_gradient(self._batch(rows, index, step))
             yield loss.item()
-            descent.step(loss, step)
+            descent.step(gradient, step)
 
     def loss(self, seed: int, step: int, rows: Rows) -> float:
         """Return the loss per row of all `rows`, in mini-batches, with nothing learned."""
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             batches = torch.arange(len(rows.x)).split(self.batch_size)
-            losses = [self._loss(rows, index, step) for index in batches]
+            losses = [self._loss(*self._batch(rows, index, step)) for index in batches]
             return float(torch.stack(losses).sum()) / len(rows.x)
 
-    def _loss(self, rows: Rows, index: Tensor, step: int) -> Tensor:
+    def _loss(self, rows: Rows, weights: dict[str, Tensor]) -> Tensor:
         """Return the sum over the rows of a mini-batch."""
-        batch = self._batch(rows, index)
-        return at_step(self.objective, step).differentiable_loss(
-            self.model, self.guide, batch.x, *batch.args, mask=batch.mask
+        return with_values(self.objective, weights).differentiable_loss(
+            self.model, self.guide, rows.x, *rows.args, mask=rows.mask
         )
 
-    def _batch(self, rows: Rows, index: Tensor) -> Rows:
+    def _batch(self, rows: Rows, index: Tensor, step: int) -> tuple[Rows, dict[str, Tensor]]:
+        values = values_at(self.objective, step).items()
+        weights = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in values}
         batch = Rows(*rows_of(tuple(rows), index, len(rows.x)))
         if self.transform is None:
-            return batch
+            return batch, weights
         x = self.transform(_with_nan(batch))
-        return batch._replace(x=torch.where(batch.mask, x, torch.zeros_like(x)))
+        return batch._replace(x=torch.where(batch.mask, x, torch.zeros_like(x))), weights
 
 
 def _unconstrained(trace: Any) -> Iterator[tuple[str, Tensor]]:

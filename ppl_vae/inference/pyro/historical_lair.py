@@ -40,9 +40,9 @@ def step(
     proposed = weigh(program, components, num_prior, log_mixture)
     (x, z), info = renew(program, proposed, num_particles, None, multinomial)
 
-    one = torch.randint(num_particles, (), device=state.x.device)
+    one = torch.randint(num_particles, (1,), device=state.x.device)
     always = torch.ones(num_chains, num_rows, dtype=torch.bool, device=state.x.device)
-    history = offer(state.history, state.x[:, one], always)
+    history = offer(state.history, state.x[:, one].squeeze(1), always)
     return HistoricalLAIRState(x, z, history), info
 
 

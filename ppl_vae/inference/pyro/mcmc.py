@@ -9,6 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
+from ppl_vae.inference.pyro.compiled import Compiled
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.kernel_state import Complete, KernelState
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
@@ -53,6 +55,7 @@ class ProgramKernel(MCMCKernel):
         self.site = site
         self.transforms: dict[str, Any] = {}
         self._program: Program | None = None
+        self._step: Callable[[Any], tuple[Any, Any]] | None = None
         self._state: KernelState | None = None
         self._handed: dict[str, Tensor] | None = None
         self._infos: list[Any] = []
@@ -87,6 +90,8 @@ class ProgramKernel(MCMCKernel):
         init_params: dict[str, Tensor] | HandOver | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        jit_compile: bool = False,
     ) -> KernelState:
         """Check the data and the program, and start every chain."""
         nothing_missing = self._check(args, kwargs)
@@ -97,6 +102,8 @@ class ProgramKernel(MCMCKernel):
             "seed": torch.initial_seed(), "start": start, "started": time.perf_counter()
         }  # fmt: skip
         self._program = program = self.bind(args, kwargs)
+        step = partial(self.step, program)
+        self._step = Compiled(step) if jit_compile else step
         if nothing_missing:
             x = program.x_obs.expand(num_chains, *program.x_obs.shape)
             chain = Complete(x)
@@ -111,9 +118,9 @@ class ProgramKernel(MCMCKernel):
         """Advance every chain by one iteration."""
         if isinstance(state.chain, Complete):
             return state
-        if self._program is None:
+        if self._program is None or self._step is None:
             raise RuntimeError("Call `init` (or `setup`) with the data first.")
-        chain, info = self.step(self._program, state.chain)
+        chain, info = self._step(state.chain)
         rng_state = random_state(self._program.x_obs.device)
         num_steps = state.num_steps + 1
         return replace(state, chain=chain, info=info, rng_state=rng_state, num_steps=num_steps)
@@ -166,7 +173,7 @@ class ProgramKernel(MCMCKernel):
 
     def cleanup(self) -> None:
         """Drop the data."""
-        self._program = self._state = self._handed = None
+        self._program = self._step = self._state = self._handed = None
         self._infos = []
 
     # --- results ----------------------------------------------------------------------------

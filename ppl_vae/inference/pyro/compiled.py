@@ -1,0 +1,162 @@
+"""Functions of tensors, recorded once and compiled: what `jit_compile=True` does.
+
+PyTorch runs a function operation by operation, and Pyro's handlers with it.  Here a recorder
+(`make_fx`) listens while the function runs for the first time; from then on the recorded operations
+take its place, fused and compiled by `torch.compile`.  Random numbers are those of the function.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, fx
+from torch.distributions import Distribution, Transform
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = ["Compiled", "record"]
+
+OPTIONS: dict[str, Any] = {"fallback_random": True}  # draw as the function itself does
+
+
+class Compiled:
+    """A function of one tree of tensors, compiled for each structure of the tree that it meets.
+
+    A tree is made of tensors, dicts, tuples and distributions; its structure is all of it but the
+    tensors' values. The first call with a structure runs the function and records it, the second
+    compiles. Tensors that the function reads beside the tree, such as weights, are read anew in
+    every call, and it may write into tensors; any other Python code in it runs once.
+
+    Args:
+        fn: the function; returns a tree.
+
+    Raises:
+        NotImplementedError: when called, if the function branches on the values of tensors.
+        RuntimeError: when called, if there is no C++ compiler.
+    """
+
+    def __init__(self, fn: Callable[[Any], Any]) -> None:
+        self.fn = fn
+        self._recorded: dict[Any, Callable[[list[Tensor]], Any]] = {}
+
+    def __call__(self, tree: Any) -> Any:
+        """Return `fn(tree)`."""
+        leaves = list(_leaves(tree))
+        tensors = [leaf.contiguous() for _, leaf in leaves if isinstance(leaf, Tensor)]
+        structure = tuple((path, *_kind(leaf)) for path, leaf in leaves)
+        if structure in self._recorded:
+            return self._recorded[structure](tensors)
+        out, run = record(lambda tensors: self.fn(_with_tensors(tree, tensors)), tensors)
+        self._recorded[structure] = run
+        return out
+
+
+def record(
+    fn: Callable[[list[Tensor]], Any], tensors: list[Tensor]
+) -> tuple[Any, Callable[[list[Tensor]], Any]]:
+    """Return `fn(tensors)`, a tree, and a compiled function that does the same."""
+    trees: list[Any] = []
+
+    def run(*tensors: Tensor) -> list[Tensor]:
+        trees.append(fn(list(tensors)))
+        return [leaf for _, leaf in _leaves(trees[0]) if isinstance(leaf, Tensor)]
+
+    with pyro.validation_enabled(False):
+        try:
+            module = make_fx(run)(*tensors)
+        except RuntimeError as error:
+            if "tracing tensor" not in str(error):
+                raise
+            raise NotImplementedError(
+                "jit_compile records the operations of model and guide once for all, and these "
+                "branch on the values of tensors (`if`, `.item()`): leave jit_compile out."
+            ) from error
+    read = _as_arguments(module)
+    compiled = torch.compile(module, fullgraph=True, dynamic=False, options=OPTIONS)
+    return trees[0], partial(_run, compiled, trees[0], read)
+
+
+def _run(compiled: Any, like: Any, read: list[Tensor], tensors: list[Tensor]) -> Any:
+    try:
+        with torch.no_grad():
+            return _with_tensors(like, compiled(*tensors, *read))
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        if "InvalidCxxCompiler" not in str(error):
+            raise
+        raise RuntimeError(
+            "jit_compile needs a C++ compiler such as g++, and finds none: install one, name it "
+            "in the environment variable CXX, or leave jit_compile out."
+        ) from error
+
+
+def _as_arguments(module: fx.GraphModule) -> list[Tensor]:
+    """Turn the tensors that recorded operations read of themselves into further arguments."""
+    graph = module.graph
+    read: list[Tensor] = []
+    arguments: dict[int, fx.Node] = {}
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        tensor = getattr(module, node.target)
+        if id(tensor) not in arguments:
+            with graph.inserting_after(last):
+                last = arguments[id(tensor)] = graph.placeholder(f"read_{len(read)}")
+            read.append(tensor)
+        node.replace_all_uses_with(arguments[id(tensor)])
+        graph.erase_node(node)
+    module.recompile()
+    return read
+
+
+# --- trees ----------------------------------------------------------------------------------
+
+
+def _parts(tree: Any) -> dict[Any, Any] | None:
+    """What a tree is made of, by name, or None of a leaf."""
+    if isinstance(tree, dict):
+        return tree
+    if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
+        return dict(enumerate(tree))
+    if isinstance(tree, Distribution | Transform):
+        return vars(tree)
+    return None
+
+
+def _leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    parts = _parts(tree)
+    if parts is None:
+        yield path, tree
+        return
+    yield path, type(tree)
+    for name, part in parts.items():
+        yield from _leaves(part, (*path, name))
+
+
+def _kind(leaf: Any) -> tuple[Any, ...]:
+    """All of a leaf but the values of a tensor."""
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.dtype, leaf.device
+    return (leaf,)
+
+
+def _with_tensors(tree: Any, tensors: list[Tensor]) -> Any:
+    """Return the tree with other tensors, in the order of its leaves."""
+    following = iter(tensors)
+
+    def rebuild(tree: Any) -> Any:
+        if isinstance(tree, Tensor):
+            return next(following)
+        parts = _parts(tree)
+        if parts is None:
+            return tree
+        new = {name: rebuild(part) for name, part in parts.items()}
+        if isinstance(tree, dict):
+            return new
+        if isinstance(tree, Distribution | Transform):
+            out = copy.copy(tree)
+            vars(out).update(new)
+            return out
+        return type(tree)(*new.values()) if hasattr(tree, "_fields") else type(tree)(new.values())
+
+    return rebuild(tree)
