@@ -4,7 +4,8 @@ An MLP 784-200-200-50 (tanh) with Adam, trained by `fit` on images that are bina
 step.  Each figure is extrapolated from fewer images.  The bare passes are those of the nets alone,
 forward and backward, measured in the same run: one encoder pass an image, k decoder passes.
 
-Run `OMP_NUM_THREADS=1 python benchmarks/iwae.py --backend numpyro` (or pyro).
+Run `OMP_NUM_THREADS=1 python benchmarks/iwae.py --backend numpyro` (or pyro, with `--jit-compile`
+or without).
 """
 
 import argparse
@@ -22,7 +23,7 @@ IMAGES = 60_000
 
 
 def main(args):
-    bench = (NumPyro if args.backend == "numpyro" else Pyro)()
+    bench = NumPyro() if args.backend == "numpyro" else Pyro(args.jit_compile)
     print(f"{bench.versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print("| batch | k | fit, CPU-s | bare passes, CPU-s | ratio | TF 2.21 elsewhere, CPU-s |")
     print("|---|---|---|---|---|---|")
@@ -130,14 +131,14 @@ class NumPyro:
 class Pyro:
     """The Pyro twin, with one thread."""
 
-    def __init__(self):
+    def __init__(self, jit_compile):
         import pyro
         import torch
 
         import ppl_vae.pyro as api
 
         torch.set_num_threads(1)
-        self.pyro, self.torch, self.api = pyro, torch, api
+        self.pyro, self.torch, self.api, self.jit_compile = pyro, torch, api, jit_compile
         self.versions = f"torch {torch.__version__}, pyro {pyro.__version__}"
 
         class Net(torch.nn.Module):
@@ -165,6 +166,7 @@ class Pyro:
         objective = self.api.IWAE(num_particles=k)
         options = {"objective": objective, "batch_size": batch, "progress_bar": False}
         options["transform"] = self.api.dynamic_binarisation
+        options["jit_compile"] = self.jit_compile
         x = self.torch.as_tensor(x[: batch * num_steps])
         return cpu_seconds(lambda: self.api.fit(self.vae(), x, num_steps=num_steps, **options))
 
@@ -192,6 +194,7 @@ class Pyro:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=["numpyro", "pyro"], default="numpyro")
+    parser.add_argument("--jit-compile", action="store_true", help="compile the step (pyro)")
     parser.add_argument("--batches", type=int, nargs="+", default=[20, 1000])
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--images", type=int, default=20_000, help="times k, per measurement")

@@ -3,7 +3,8 @@
 The nets are an MLP 784-200-200-50 with random weights; half of the pixels are missing.  The bare
 pass is one encoder and one decoder pass over the same rows and particles, nothing else.
 
-Run `python benchmarks/kernels.py --backend numpyro` (or pyro); `--rows 1 64 512`, `--particles 5`.
+Run `python benchmarks/kernels.py --backend numpyro` (or pyro, with `--jit-compile` or without);
+`--rows 1 64 512`, `--particles 5`.
 """
 
 import argparse
@@ -18,7 +19,7 @@ KERNELS = ("PseudoGibbsKernel", "MWGKernel", "ACMWGKernel", "LAIRKernel")
 
 def main(args):
     print(f"{args.backend} on {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
-    bench = NumPyro() if args.backend == "numpyro" else Pyro()
+    bench = NumPyro() if args.backend == "numpyro" else Pyro(args.jit_compile)
     print(f"{bench.device}; {bench.versions}")
     print("| rows x particles | bare pass, ms | " + " | ".join(KERNELS) + " |")
     print("|---|---|" + "---|" * len(KERNELS))
@@ -36,7 +37,7 @@ def print_row(bench, args, rows, particles):
     for name in KERNELS:
         runs[name] = bench.kernel(name, x, mask, particles)
     for run in runs.values():
-        run(2)  # compile, warm up
+        run(4)  # compile, warm up
     num_steps = max(3, int(args.budget / max(seconds_of(runs["bare"], 3), 1e-5)))
     times = {name: [] for name in runs}
     for _ in range(args.repeats):
@@ -106,13 +107,13 @@ class NumPyro:
 class Pyro:
     """Each run is a Python loop over iterations, as inside `ppl_vae.pyro.MCMC`."""
 
-    def __init__(self):
+    def __init__(self, jit_compile):
         import pyro
         import torch
 
         import ppl_vae.pyro as api
 
-        self.pyro, self.torch, self.api = pyro, torch, api
+        self.pyro, self.torch, self.api, self.jit_compile = pyro, torch, api, jit_compile
         self.place = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.cuda.get_device_name() if self.place == "cuda" else "cpu"
         self.versions = f"torch {torch.__version__}, pyro {pyro.__version__}"
@@ -142,7 +143,8 @@ class Pyro:
             options["num_particles"], chains = particles - 1, 1
         kernel = getattr(self.api, name)(self.vae.model, self.vae.guide, **options)
         x, mask = torch.as_tensor(x, device=self.place), torch.as_tensor(mask, device=self.place)
-        state = kernel.init(chains, None, (x,), {"mask": mask})
+        data = ((x,), {"mask": mask})
+        state = kernel.init(chains, None, *data, jit_compile=self.jit_compile)
 
         def run(n):
             now = state
@@ -157,6 +159,7 @@ class Pyro:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=["numpyro", "pyro"], default="numpyro")
+    parser.add_argument("--jit-compile", action="store_true", help="compile the step (pyro)")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 64, 512])
     parser.add_argument("--particles", type=int, nargs="+", default=[5, 100])
     parser.add_argument("--repeats", type=int, default=5)

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 
 from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
-from ppl_vae.inference.numpyro import resampling, weighting
+from ppl_vae.inference.numpyro import history, resampling, weighting
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.numpyro.active_units import active_units
 from ppl_vae.inference.numpyro.analytic_elbo import AnalyticELBO
@@ -116,6 +116,7 @@ __all__ = [
     "fit_replicas",
     "gradient_quality",
     "grid_posterior",
+    "history",
     "importance_posterior",
     "kl_per_site",
     "load",

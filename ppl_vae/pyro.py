@@ -10,7 +10,7 @@ except ImportError as error:
 
 from ppl_vae.diagnosis import diagnose
 from ppl_vae.diagnostics import summary
-from ppl_vae.inference.pyro import resampling, weighting
+from ppl_vae.inference.pyro import history, resampling, weighting
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel
 from ppl_vae.inference.pyro.active_units import active_units
 from ppl_vae.inference.pyro.analytic_elbo import AnalyticELBO
@@ -114,6 +114,7 @@ __all__ = [
     "fit_replicas",
     "gradient_quality",
     "grid_posterior",
+    "history",
     "importance_posterior",
     "kl_per_site",
     "load",

@@ -73,6 +73,7 @@ def _options(args, name, objective, rate, num_steps):
         "optimizer": api.preset_optimizer(optimiser, rate),
         "transform": api.dynamic_binarisation,
         "checkpoint": _file(args, f"{name}.checkpoint"),
+        "jit_compile": args.preset != "smoke",  # compiling takes some ten seconds
     }
 
 

@@ -121,6 +121,7 @@ def main(args):
             num_samples=num_iterations - num_warmup,
             num_chains=preset.num_replicates,
             chain_method="vectorized",
+            jit_compile=num_iterations > 2_000,  # it takes some ten seconds
             disable_validation=True,
         )
         pyro.set_rng_seed(seed)

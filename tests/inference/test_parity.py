@@ -224,7 +224,7 @@ def test_one_step_of_the_history_agrees():
 # --- names and signatures --------------------------------------------------------------------
 
 HOSTS_OWN = {"MCMC"}  # the host's class, and its drop-in
-MODULES = {"resampling", "weighting"}
+MODULES = {"history", "resampling", "weighting"}
 FILES = [
     "metropolis", "history", "resampling", "rows", "program", "likelihood", "contract", "mcmc",
     "pseudo_gibbs", "mwg", "ac_mwg", "lair", "weighting", "baselines", "guides", "streaming_lair",
@@ -238,8 +238,8 @@ METHODS = ("start", "step", "collect", "bind", "redecode")
 
 
 def parameters(fn):
-    """Parameters of a function, but for the key and `params`, and for annotations."""
-    allowed = {"key", "rng_key", "params"}
+    """Parameters of a function, but for the key, `params`, `jit_compile`, and for annotations."""
+    allowed = {"key", "rng_key", "params", "jit_compile"}
     of_all = inspect.signature(fn).parameters.values()
     return [(p.name, p.kind, default(p)) for p in of_all if p.name not in allowed]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.history import History, offer, pick_several, start_history
+from ppl_vae.inference.numpyro.history import History, offer, pick_at_random, start_history
 from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
@@ -31,12 +31,18 @@ class HistoricalLAIRState(NamedTuple):
 
 
 def step(
-    key: Array, program: Program, state: HistoricalLAIRState, *, num_past: int, num_prior: int
+    key: Array,
+    program: Program,
+    state: HistoricalLAIRState,
+    *,
+    num_past: int,
+    num_prior: int,
+    pick: Callable[..., Array],
 ) -> tuple[HistoricalLAIRState, LAIRInfo]:
     """Propose from the particles, from past imputations and from the prior; go on as in LAIR."""
     key_pick, key_weigh, key_renew, key_one, key_offer = random.split(key, 5)
     num_particles, num_rows = state.x.shape[:2]
-    past = pick_several(key_pick, state.history, num_past, program.x_obs, program.mask)
+    past = pick(key_pick, state.history, num_past, program.x_obs, program.mask)
     components = jnp.concatenate([state.x, past])
     proposed = weigh(key_weigh, program, components, num_prior, log_mixture)
     (x, z), info = renew(key_renew, program, proposed, num_particles, None, multinomial)
@@ -68,9 +74,12 @@ class HistoricalLAIRKernel(LAIRKernel):
         num_prior: R, at least 0.
         num_past: H, at least 1.
         history_size: entries of the history per chain and row, at least H.
+        pick: which H of them, `history.pick_at_random` or `history.pick_over_time`: one of each of
+            H stretches of the past, old and new.
 
     Raises:
         ValueError: if one of the numbers is out of range.
+        TypeError: if `pick` is no function.
 
     Example:
         >>> from jax import random
@@ -86,7 +95,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         (10, 4, 3, 64)
     """
 
-    settings = ("num_particles", "num_prior", "num_past", "history_size")
+    settings = ("num_particles", "num_prior", "num_past", "history_size", "pick")
 
     def __init__(
         self,
@@ -99,6 +108,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         num_prior: int = 1,
         num_past: int = 4,
         history_size: int = 20,
+        pick: Callable[..., Array] = pick_at_random,
     ) -> None:
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
@@ -109,8 +119,13 @@ class HistoricalLAIRKernel(LAIRKernel):
             raise ValueError(
                 f"history_size must be an integer >= num_past={num_past}, got {history_size}."
             )
+        if not callable(pick):
+            raise TypeError(
+                f"pick must be a function such as history.pick_over_time, got {pick!r}."
+            )
         self.num_past = int(num_past)
         self.history_size = int(history_size)
+        self.pick = pick
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:
         """Start from one completion a particle; the first is the history."""
@@ -119,4 +134,6 @@ class HistoricalLAIRKernel(LAIRKernel):
 
     def step(self, key: Array, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
         """Advance one population by one iteration."""
-        return step(key, program, state, num_past=self.num_past, num_prior=self.num_prior)
+        return step(
+            key, program, state, num_past=self.num_past, num_prior=self.num_prior, pick=self.pick
+        )

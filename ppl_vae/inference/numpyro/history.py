@@ -14,13 +14,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, random
 
-__all__ = ["History", "offer", "pick", "pick_several", "start_history"]
+__all__ = ["History", "offer", "pick", "pick_at_random", "pick_over_time", "start_history"]
 
 
 class History(NamedTuple):
     """Entries usable now, and the tally of those that are not yet."""
 
     x: Array  # (H, B, *event)
+    time: Array  # `total` when the entry came in, (H, B)
     total: Array  # iterations that the entries stand for, (B,)
     stay: Array  # iterations spent at the current latents, (B,)
 
@@ -30,9 +31,9 @@ def start_history(x: Array, size: int, *, binary: bool) -> History:
 
     One byte a value is kept if all are 0 or 1.
     """
-    entries = x[jnp.arange(size) * len(x) // size]
-    one = jnp.ones(x.shape[1])
-    return History(entries.astype(bool) if binary else entries, len(x) * one, one)
+    index, one = jnp.arange(size) * len(x) // size, jnp.ones(x.shape[1])
+    entries = x[index].astype(bool) if binary else x[index]
+    return History(entries, (1 + index)[:, None] * one, len(x) * one, one)
 
 
 def pick(key: Array, history: History, x_obs: Array, mask: Array) -> Array:
@@ -43,10 +44,23 @@ def pick(key: Array, history: History, x_obs: Array, mask: Array) -> Array:
     return jnp.where(mask, x_obs, past.astype(x_obs.dtype))
 
 
-def pick_several(key: Array, history: History, num: int, x_obs: Array, mask: Array) -> Array:
+def pick_at_random(key: Array, history: History, num: int, x_obs: Array, mask: Array) -> Array:
     """Return `num` different entries, drawn at random, as completed rows (num, B, *event)."""
     index = random.permutation(key, len(history.x))[:num]
     return jnp.where(mask, x_obs, history.x[index].astype(x_obs.dtype))
+
+
+def pick_over_time(key: Array, history: History, num: int, x_obs: Array, mask: Array) -> Array:
+    """Return one entry of each of `num` stretches of time, as completed rows (num, B, *event).
+
+    The stretches have equally many entries; every entry is as likely as with `pick_at_random`.
+    """
+    size, num_rows = history.x.shape[:2]
+    place = (jnp.arange(num)[:, None] + random.uniform(key, (num, num_rows))) * size / num
+    place = jnp.minimum(place.astype(int), size - 1)  # rounding may reach the end
+    index = jnp.take_along_axis(history.time.argsort(0), place, 0)
+    past = history.x[index, jnp.arange(num_rows)]
+    return jnp.where(mask, x_obs, past.astype(x_obs.dtype))
 
 
 def offer(key: Array, history: History, x: Array, left: Array) -> History:
@@ -57,11 +71,11 @@ def offer(key: Array, history: History, x: Array, left: Array) -> History:
     total = history.total + history.stay
     enters = left & (random.uniform(key_enter, (num_rows,)) * total < size * history.stay)
 
-    slot = jnp.where(enters, slot, size)  # beyond the last entry: dropped
+    at = jnp.where(enters, slot, size), jnp.arange(num_rows)  # beyond the last entry: dropped
+    entries = x.astype(history.x.dtype)
     return History(
-        history.x.at[slot, jnp.arange(num_rows)].set(
-            x.astype(history.x.dtype), mode="drop", unique_indices=True
-        ),
+        history.x.at[at].set(entries, mode="drop", unique_indices=True),
+        history.time.at[at].set(total, mode="drop", unique_indices=True),
         jnp.where(left, total, history.total),
         jnp.where(left, 1.0, history.stay + 1),
     )

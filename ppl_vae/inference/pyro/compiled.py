@@ -21,6 +21,31 @@ __all__ = ["Compiled", "record"]
 OPTIONS: dict[str, Any] = {"fallback_random": True}  # draw as the function itself does
 
 
+def _in_line(draw: Any) -> Callable[..., Any]:
+    """Draw entry by entry from parameters of one axis."""
+
+    def draw_in_line(*parameters: Any) -> Any:
+        shape = torch.broadcast_shapes(*(p.shape for p in parameters if isinstance(p, Tensor)))
+        if len(shape) < 2:
+            return NotImplemented  # it is as it should be
+        flat = (p.expand(shape).reshape(-1) if isinstance(p, Tensor) else p for p in parameters)
+        return draw(*flat).reshape(shape)
+
+    return draw_in_line
+
+
+# Of draws with several axes torch's compiler misjudges how they lie in memory.
+_ATEN = torch.ops.aten
+IN_LINE = {
+    draw: _in_line(draw)
+    for draw in (
+        _ATEN.normal.Tensor_Tensor, _ATEN.normal.Tensor_float, _ATEN.normal.float_Tensor,
+        _ATEN._standard_gamma.default, _ATEN.poisson.default, _ATEN.binomial.default,
+        _ATEN.bernoulli.default,
+    )
+}  # fmt: skip
+
+
 class Compiled:
     """A function of one tree of tensors, compiled for each structure of the tree that it meets.
 
@@ -65,7 +90,7 @@ def record(
 
     with pyro.validation_enabled(False):
         try:
-            module = make_fx(run)(*tensors)
+            module = make_fx(run, IN_LINE)(*tensors)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
@@ -118,8 +143,10 @@ def _parts(tree: Any) -> dict[Any, Any] | None:
         return tree
     if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
         return dict(enumerate(tree))
-    if isinstance(tree, Distribution | Transform):
+    if isinstance(tree, Distribution):
         return vars(tree)
+    if isinstance(tree, Transform):  # it may know its inverse, and the inverse it
+        return {name: part for name, part in vars(tree).items() if isinstance(part, Tensor)}
     return None
 
 
@@ -134,10 +161,10 @@ def _leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
 
 
 def _kind(leaf: Any) -> tuple[Any, ...]:
-    """All of a leaf but the values of a tensor."""
+    """What of a leaf must not change: all but the values of a tensor."""
     if isinstance(leaf, Tensor):
         return leaf.shape, leaf.dtype, leaf.device
-    return (leaf,)
+    return (leaf,) if isinstance(leaf, type | float | int | str | tuple) else (type(leaf),)
 
 
 def _with_tensors(tree: Any, tensors: list[Tensor]) -> Any:
@@ -154,7 +181,7 @@ def _with_tensors(tree: Any, tensors: list[Tensor]) -> Any:
         if isinstance(tree, dict):
             return new
         if isinstance(tree, Distribution | Transform):
-            out = copy.copy(tree)
+            out = copy.copy(tree) if new else tree
             vars(out).update(new)
             return out
         return type(tree)(*new.values()) if hasattr(tree, "_fields") else type(tree)(new.values())

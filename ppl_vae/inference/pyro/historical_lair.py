@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.inference.pyro.history import History, offer, pick_several, start_history
+from ppl_vae.inference.pyro.history import History, offer, pick_at_random, start_history
 from ppl_vae.inference.pyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
@@ -31,11 +31,16 @@ class HistoricalLAIRState(NamedTuple):
 
 
 def step(
-    program: Program, state: HistoricalLAIRState, *, num_past: int, num_prior: int
+    program: Program,
+    state: HistoricalLAIRState,
+    *,
+    num_past: int,
+    num_prior: int,
+    pick: Callable[..., Tensor],
 ) -> tuple[HistoricalLAIRState, LAIRInfo]:
     """Propose from the particles, from past imputations and from the prior; go on as in LAIR."""
     num_chains, num_particles, num_rows = state.x.shape[:3]
-    past = pick_several(state.history, num_past, program.x_obs, program.mask)
+    past = pick(state.history, num_past, program.x_obs, program.mask)
     components = torch.cat([state.x, past], 1)
     proposed = weigh(program, components, num_prior, log_mixture)
     (x, z), info = renew(program, proposed, num_particles, None, multinomial)
@@ -67,9 +72,12 @@ class HistoricalLAIRKernel(LAIRKernel):
         num_prior: R, at least 0.
         num_past: H, at least 1.
         history_size: entries of the history per chain and row, at least H.
+        pick: which H of them, `history.pick_at_random` or `history.pick_over_time`: one of each of
+            H stretches of the past, old and new.
 
     Raises:
         ValueError: if one of the numbers is out of range.
+        TypeError: if `pick` is no function.
 
     Example:
         >>> import pyro
@@ -86,7 +94,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         torch.Size([10, 4, 3, 64])
     """
 
-    settings = ("num_particles", "num_prior", "num_past", "history_size")
+    settings = ("num_particles", "num_prior", "num_past", "history_size", "pick")
 
     def __init__(
         self,
@@ -98,6 +106,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         num_prior: int = 1,
         num_past: int = 4,
         history_size: int = 20,
+        pick: Callable[..., Tensor] = pick_at_random,
     ) -> None:
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
         if not (isinstance(num_past, int | np.integer) and num_past >= 1):
@@ -106,8 +115,13 @@ class HistoricalLAIRKernel(LAIRKernel):
             raise ValueError(
                 f"history_size must be an integer >= num_past={num_past}, got {history_size}."
             )
+        if not callable(pick):
+            raise TypeError(
+                f"pick must be a function such as history.pick_over_time, got {pick!r}."
+            )
         self.num_past = int(num_past)
         self.history_size = int(history_size)
+        self.pick = pick
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
         """Start from one completion a particle; the first is the history."""
@@ -116,4 +130,6 @@ class HistoricalLAIRKernel(LAIRKernel):
 
     def step(self, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
         """Advance one population by one iteration."""
-        return step(program, state, num_past=self.num_past, num_prior=self.num_prior)
+        return step(
+            program, state, num_past=self.num_past, num_prior=self.num_prior, pick=self.pick
+        )

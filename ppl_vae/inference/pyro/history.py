@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.masking import where
+from ppl_vae.inference.pyro.rows import take_rows
 
-__all__ = ["History", "offer", "pick", "pick_several", "start_history"]
+__all__ = ["History", "offer", "pick", "pick_at_random", "pick_over_time", "start_history"]
 
 
 class History(NamedTuple):
     """Entries usable now, and the tally of those that are not yet."""
 
     x: Tensor  # (C, H, B, *event)
+    time: Tensor  # `total` when the entry came in, (C, H, B)
     total: Tensor  # iterations that the entries stand for, (C, B)
     stay: Tensor  # iterations spent at the current latents, (C, B)
 
@@ -33,9 +35,10 @@ def start_history(x: Tensor, size: int, *, binary: bool) -> History:
     One byte a value is kept if all are 0 or 1.
     """
     num_chains, num_given, num_rows = x.shape[:3]
-    entries = x[:, torch.arange(size, device=x.device) * num_given // size]
+    index = torch.arange(size, device=x.device) * num_given // size
+    entries = x[:, index].bool() if binary else x[:, index]
     one = torch.ones(num_chains, num_rows, device=x.device)
-    return History(entries.bool() if binary else entries, num_given * one, one)
+    return History(entries, (1 + index)[:, None] * one[:, None], num_given * one, one)
 
 
 def pick(history: History, x_obs: Tensor, mask: Tensor) -> Tensor:
@@ -46,11 +49,24 @@ def pick(history: History, x_obs: Tensor, mask: Tensor) -> Tensor:
     return where(mask, x_obs, past.to(x_obs.dtype))
 
 
-def pick_several(history: History, num: int, x_obs: Tensor, mask: Tensor) -> Tensor:
+def pick_at_random(history: History, num: int, x_obs: Tensor, mask: Tensor) -> Tensor:
     """Return `num` different entries, drawn at random, as completed rows (C, num, B, *event)."""
     num_chains, size = history.x.shape[:2]
     index = torch.rand(num_chains, size, device=x_obs.device).argsort(1)[:, :num]
     past = history.x[torch.arange(num_chains, device=x_obs.device)[:, None], index]
+    return where(mask, x_obs, past.to(x_obs.dtype))
+
+
+def pick_over_time(history: History, num: int, x_obs: Tensor, mask: Tensor) -> Tensor:
+    """Return one entry of each of `num` stretches of time, as completed rows (C, num, B, *event).
+
+    The stretches have equally many entries; every entry is as likely as with `pick_at_random`.
+    """
+    num_chains, size, num_rows = history.x.shape[:3]
+    u = torch.rand(num_chains, num, num_rows, device=x_obs.device)
+    place = (torch.arange(num, device=x_obs.device)[:, None] + u) * size / num
+    place = place.long().clamp(max=size - 1)  # rounding may reach the end
+    past = take_rows(history.x, history.time.argsort(1).gather(1, place))
     return where(mask, x_obs, past.to(x_obs.dtype))
 
 
@@ -66,8 +82,10 @@ def offer(history: History, x: Tensor, left: Tensor) -> History:
 
     chain, slot, row = (index[enters] for index in _chains_and(slot))
     history.x[chain, slot, row] = x[chain, row].to(history.x.dtype)
+    history.time[chain, slot, row] = total[chain, row]
     return History(
         history.x,
+        history.time,
         torch.where(left, total, history.total),
         torch.where(left, 1.0, history.stay + 1),
     )

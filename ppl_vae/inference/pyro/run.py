@@ -33,9 +33,10 @@ class MCMC(HostMCMC):
         chain_method: "vectorized" (default for this library's kernels), "sequential", or
             "parallel" (one process a chain, as the host decides; default for other kernels).
         jit_compile: record the kernel's step once and compile it with `torch.compile`, for
-            "vectorized" chains: the same draws, up to rounding, several times faster for few rows.
-            The first two iterations then take some ten seconds; a C++ compiler must be there, and
-            model and guide must not branch on values of tensors.
+            "vectorized" chains. The draws are the same up to rounding (but that what a program
+            draws and does not use is left out), several times faster for few rows. The first two
+            iterations then take some ten seconds; a C++ compiler must be there, and model and guide
+            must not branch on values of tensors.
         **host_options: `initial_params`, `hook_fn`, `mp_context`, `disable_progbar`,
             `disable_validation`, `transforms`, `save_params`, as in `pyro.infer.MCMC`.
 
