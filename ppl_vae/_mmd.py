@@ -35,8 +35,9 @@ def mmd(
         x: points, shape (N, D), at least two.
         y: points, shape (M, D), at least two.
         kernel: "gaussian", "laplacian", "energy" (minus the distance), "hamming" (exponential, of
-            the share of differing entries) or "cubic" ((x y / D + 1)^3, as in KID); or a function
-            of points (N, D) and (M, D) that returns k of all pairs, (N, M), as `ssim_kernel` makes.
+            the share of differing entries) or "cubic" ((x y / D + 1)^3, of image features the KID);
+            or a function of points (N, D) and (M, D) that returns k of all pairs, (N, M), as
+            `ssim_kernel` makes.
         bandwidth: of the first two and "hamming"; by default the median distance of all points.
 
     Raises:

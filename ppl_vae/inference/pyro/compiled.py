@@ -21,31 +21,6 @@ __all__ = ["Compiled", "record"]
 OPTIONS: dict[str, Any] = {"fallback_random": True}  # draw as the function itself does
 
 
-def _in_line(draw: Any) -> Callable[..., Any]:
-    """Draw entry by entry from parameters of one axis."""
-
-    def draw_in_line(*parameters: Any) -> Any:
-        shape = torch.broadcast_shapes(*(p.shape for p in parameters if isinstance(p, Tensor)))
-        if len(shape) < 2:
-            return NotImplemented  # it is as it should be
-        flat = (p.expand(shape).reshape(-1) if isinstance(p, Tensor) else p for p in parameters)
-        return draw(*flat).reshape(shape)
-
-    return draw_in_line
-
-
-# Of draws with several axes torch's compiler misjudges how they lie in memory.
-_ATEN = torch.ops.aten
-IN_LINE = {
-    draw: _in_line(draw)
-    for draw in (
-        _ATEN.normal.Tensor_Tensor, _ATEN.normal.Tensor_float, _ATEN.normal.float_Tensor,
-        _ATEN._standard_gamma.default, _ATEN.poisson.default, _ATEN.binomial.default,
-        _ATEN.bernoulli.default,
-    )
-}  # fmt: skip
-
-
 class Compiled:
     """A function of one tree of tensors, compiled for each structure of the tree that it meets.
 
@@ -132,6 +107,34 @@ def _as_arguments(module: fx.GraphModule) -> list[Tensor]:
         graph.erase_node(node)
     module.recompile()
     return read
+
+
+# --- draws ----------------------------------------------------------------------------------
+
+
+def _in_line(draw: Any) -> Callable[..., Any]:
+    """Draw entry by entry from parameters of one axis."""
+
+    def draw_in_line(*parameters: Any) -> Any:
+        shape = torch.broadcast_shapes(*(p.shape for p in parameters if isinstance(p, Tensor)))
+        if len(shape) < 2:
+            return NotImplemented  # it is as it should be
+        flat = (p.expand(shape).reshape(-1) if isinstance(p, Tensor) else p for p in parameters)
+        return draw(*flat).reshape(shape)
+
+    return draw_in_line
+
+
+# Of draws with several axes torch's compiler (2.13) misjudges how they lie in memory.
+_ATEN = torch.ops.aten
+IN_LINE = {
+    draw: _in_line(draw)
+    for draw in (
+        _ATEN.normal.Tensor_Tensor, _ATEN.normal.Tensor_float, _ATEN.normal.float_Tensor,
+        _ATEN._standard_gamma.default, _ATEN.poisson.default, _ATEN.binomial.default,
+        _ATEN.bernoulli.default,
+    )
+}  # fmt: skip
 
 
 # --- trees ----------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ class MCMC(HostMCMC):
         jit_compile: record the kernel's step once and compile it with `torch.compile`, for
             "vectorized" chains. The draws are the same up to rounding (but that what a program
             draws and does not use is left out), several times faster for few rows. The first two
-            iterations then take some ten seconds; a C++ compiler must be there, and model and guide
-            must not branch on values of tensors.
+            iterations then take some ten seconds. A C++ compiler must be there; model and guide
+            must not branch on values of tensors, and what Python does in them is done once.
         **host_options: `initial_params`, `hook_fn`, `mp_context`, `disable_progbar`,
             `disable_validation`, `transforms`, `save_params`, as in `pyro.infer.MCMC`.
 

@@ -79,8 +79,8 @@ def fit(
             data and options the result is that of a run that was not interrupted.
         jit_compile: record loss and gradient once and compile them with `torch.compile`: the same
             steps, up to rounding, faster for small batches. The first two steps then take some
-            ten seconds; a C++ compiler must be there, and model and guide must not branch on
-            values of tensors.
+            ten seconds. A C++ compiler must be there; model and guide must not branch on values
+            of tensors, and what Python does in them is done once.
         progress_bar: show steps and loss.
 
     Raises:
