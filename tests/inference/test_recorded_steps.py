@@ -1,0 +1,191 @@
+"""Pyro with `jit_compile=True`: what is recorded is the function, bit by bit."""
+
+import importlib
+
+import numpy as np
+import pytest
+from jit_runs import (
+    BINARY,
+    KERNELS,
+    OBJECTIVES,
+    TRUTH,
+    X,
+    api,
+    draws,
+    kernel_of,
+    programs,
+    run,
+    small_vae,
+    train,
+)
+
+from ppl_vae.schedules import Linear
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+pyro = pytest.importorskip("pyro")
+dist = pytest.importorskip("pyro.distributions")
+compiled = importlib.import_module("ppl_vae.inference.pyro.compiled")
+
+
+@pytest.fixture
+def only_recorded(monkeypatch):
+    """Run what was recorded as it is: compiling takes ten seconds a function, recording one."""
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_recorded_kernels_draw_the_same(name, only_recorded):
+    pair = programs.linear_gaussian(TRUTH)
+    expected = run(kernel_of(name, pair), jit_compile=False)
+    found = run(kernel_of(name, pair), jit_compile=True)
+    for site, value in draws(expected).items():
+        torch.testing.assert_close(draws(found)[site], value, rtol=0, atol=0, equal_nan=True)
+    for before, after in zip(
+        *(m.get_extra_fields()["info"] for m in (expected, found)), strict=True
+    ):
+        if isinstance(before, torch.Tensor):
+            torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert len(found.kernel._step._recorded) <= 2  # a state's structure settles
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_recorded_objectives_train_the_same(name, only_recorded):
+    expected = train(objective=name, jit_compile=False)
+    np.testing.assert_array_equal(train(objective=name).losses, expected.losses)
+
+
+@pytest.mark.parametrize("likelihood", ["normal", ("categorical", 2)])
+def test_other_likelihoods_and_masks(likelihood, only_recorded):
+    options = {"mask": BINARY.roll(1) > 0, "objective": "iwae", "clip_norm": 1.0}
+    expected, found = (
+        train(small_vae(likelihood=likelihood), jit_compile=jit, **options).losses
+        for jit in (False, True)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_schedules_chunks_and_transforms_go_on(only_recorded):
+    """The weight of a schedule is another one at every step, the operations are the same."""
+    objective = api.IWAE(num_particles=6, chunk_size=2, kl_weight=Linear(0.0, 1.0, 9))
+    options = {"objective": objective, "transform": api.dynamic_binarisation}
+    expected = train(jit_compile=False, **options)
+    np.testing.assert_array_equal(train(**options).losses, expected.losses)
+    fixed = train(jit_compile=False, **{**options, "objective": api.IWAE(num_particles=6)})
+    assert not np.array_equal(fixed.losses, expected.losses)
+
+
+@pytest.mark.parametrize("objective", ["iwae", "gdreg"])
+def test_layers_and_labels(objective, only_recorded):
+    def trained(jit_compile):
+        pyro.set_rng_seed(1)
+        vae = api.ConditionalVAE((6,), (4, 2), 3)
+        return train(vae, labels, objective=objective, jit_compile=jit_compile)
+
+    labels = torch.arange(24) % 3
+    expected, found = trained(False), trained(True)
+    np.testing.assert_array_equal(found.losses, expected.losses)
+    x = torch.where(BINARY.roll(2) > 0, BINARY, torch.nan)
+    for name in ("ACMWGKernel", "LAIRKernel"):
+        kernel = getattr(api, name)(found.model, found.guide)
+        one, other = (draws(run(kernel, x, labels, jit_compile=jit)) for jit in (False, True))
+        for site in one:
+            torch.testing.assert_close(other[site], one[site], rtol=0, atol=0)
+
+
+def test_a_pair_with_parameters_and_buffers(only_recorded):
+    """Constrained parameters in the store, batch normalisation and dropout in the guide."""
+
+    def trained(jit_compile):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        layers = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 4)
+        net, first = nn.Sequential(*layers), torch.randn(2, 6)
+
+        def model(x):
+            weight = pyro.param("weight", first)
+            scale = pyro.param("scale", torch.tensor(0.7), dist.constraints.positive)
+            with pyro.plate("rows", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z @ weight, scale).to_event(1), obs=x)
+
+        def guide(x):
+            loc, raw = pyro.module("net", net)(x).chunk(2, -1)
+            with pyro.plate("rows", len(x)):
+                pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+        losses = train((model, guide), jit_compile=jit_compile).losses
+        return losses, [t.clone() for t in (pyro.param("scale"), *net.buffers())]
+
+    (expected, tensors), (found, others) = trained(False), trained(True)
+    np.testing.assert_array_equal(found, expected)
+    torch.testing.assert_close(others, tensors, rtol=0, atol=0)
+
+
+def test_a_training_goes_on_from_its_checkpoint(only_recorded, tmp_path):
+    whole = train(num_steps=9)
+    train(num_steps=6, checkpoint=tmp_path / "run.npz")
+    resumed = train(num_steps=9, checkpoint=tmp_path / "run.npz")
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+
+
+def test_chains_go_on_from_their_last_state(only_recorded):
+    kernel = api.ACMWGKernel(*programs.linear_gaussian(TRUTH))
+    whole = run(kernel, jit_compile=True)
+    parts = run(kernel, jit_compile=True, num_samples=5)
+    begin = draws(parts)["z"]
+    parts.post_warmup_state, parts.num_samples = parts.last_state, 7
+    parts.run(X)
+    together = torch.cat([begin, draws(parts)["z"]], 1)
+    torch.testing.assert_close(together, draws(whole)["z"], rtol=0, atol=0)
+
+
+# --- what a recording holds on to -------------------------------------------------------------
+
+
+def test_tensors_read_beside_the_arguments_are_read_anew(only_recorded):
+    weight = torch.nn.Parameter(torch.ones(3))
+    fn = compiled.Compiled(lambda tree: {"y": tree["x"] * weight + torch.rand(3)})
+    for scale in (1.0, 2.0, 3.0):
+        weight.data.fill_(scale)
+        torch.manual_seed(0)
+        found = fn({"x": torch.ones(3)})["y"]
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, scale + torch.rand(3), rtol=0, atol=0)
+
+
+def test_what_is_written_in_place_is_written_once_a_call(only_recorded):
+    def fn(tree):
+        tree["x"][0] += 1
+        counter.add_(1)
+        return tree
+
+    counter = torch.zeros(())
+    step, tree = compiled.Compiled(fn), {"x": torch.zeros(2)}
+    for _ in range(4):
+        tree = step(tree)
+    assert tree["x"].tolist() == [4, 0]
+    assert counter == 4
+
+
+def test_another_structure_is_recorded_anew(only_recorded):
+    """A number that is no tensor belongs to the structure: it is not frozen at its first value."""
+    fn = compiled.Compiled(lambda tree: (tree[0] * tree[1], tree[1] + 1))
+    x, n = torch.ones(2), 1
+    for expected in (1, 2, 6, 24):
+        x, n = fn((x, n))
+        assert x.tolist() == [expected] * 2
+    assert fn((torch.ones(3), 2))[0].shape == (3,)
+    assert fn((torch.ones(3).double(), 2))[0].dtype == torch.float64
+
+
+def test_distributions_come_back_with_other_parameters(only_recorded):
+    def fn(d):
+        return torch.distributions.Independent(torch.distributions.Normal(d.mean + 1, 2.0), 1)
+
+    step, d = compiled.Compiled(fn), fn(torch.distributions.Normal(torch.zeros(3), 1.0))
+    for i in range(2, 5):
+        d = step(d)
+        assert d.mean.tolist() == [i] * 3
+        assert d.event_shape == (3,)
+        assert d.log_prob(torch.full((3,), float(i))) == pytest.approx(-3 * np.log(2 * 2.5066283))
