@@ -11,6 +11,7 @@ from jit_runs import KERNELS, OBJECTIVES, TRUTH, X, api, draws, kernel_of, progr
 torch = pytest.importorskip("torch")
 pyro = pytest.importorskip("pyro")
 dist = pytest.importorskip("pyro.distributions")
+compiled = importlib.import_module("ppl_vae.inference.pyro.compiled")
 
 compiles = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
@@ -126,10 +127,29 @@ def wide(x):
 
 def test_branches_are_refused():
     complete = X.nan_to_num(0.0)
-    with pytest.raises(NotImplementedError, match="branch on the values of tensors"):
+    with pytest.raises(NotImplementedError, match="read values of tensors in Python"):
         api.fit((branching, wide), complete, jit_compile=True, num_steps=3, progress_bar=False)
     with pytest.raises(NotImplementedError, match="leave jit_compile out"):
         run(api.MWGKernel(branching, wide), jit_compile=True)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x, flag: x * flag.item(),
+        lambda x, flag: x if flag else -x,
+        lambda x, flag: x * float(flag),
+        lambda x, flag: x * x.tolist()[0],
+        lambda x, flag: x * x.numpy().max(),
+        lambda x, flag: x * np.asarray(flag),
+        lambda x, flag: torch.nn.functional.one_hot(x.long()),
+    ],
+)
+def test_values_that_python_reads_are_refused(read):
+    """They would stay those of the first call, also of tensors read beside the arguments."""
+    flag = torch.ones(())
+    with pytest.raises(NotImplementedError, match="read values of tensors in Python"):
+        compiled.Compiled(lambda tree: read(tree["x"], flag))({"x": torch.ones(3)})
 
 
 @pytest.mark.parametrize("method", ["sequential", "parallel"])

@@ -33,7 +33,7 @@ def kernel_of(backend, name):
         return api.PriorResamplingKernel(*pair, num_particles=2, num_prior=6)
     if name.startswith("historical"):
         over_time = {"pick": api.history.pick_over_time} if name.endswith("over time") else {}
-        options = {"num_particles": 2, "num_past": 2, "history_size": 3, **over_time}
+        options = {"num_particles": 2, "num_past": 2, "history_size": 4, **over_time}
         return api.HistoricalLAIRKernel(*pair, **options)
     if name in SCHEDULES:
         options = {**SCHEDULES[name], "power": api.weighting.poly(50)}
@@ -263,6 +263,13 @@ def test_past_entries_over_time_are_one_of_each_stretch(backend):
     assert (past[:, 1:] // 20 == np.arange(3)[:, None]).all()
     counts = np.bincount((past[:, 1:] // 10).astype(int).ravel(), minlength=6)[None]
     assert excess_of_counts(counts, np.full((1, 6), num_rows / 2)) > 1e-6
+
+
+def test_stretches_are_equally_long(backend):
+    pair = backend.programs.linear_gaussian(TRUTH)
+    options = {"num_past": 2, "history_size": 3, "pick": backend.api.history.pick_over_time}
+    with pytest.raises(ValueError, match="num_past=2 must divide history_size=3"):
+        run(backend, backend.api.HistoricalLAIRKernel(*pair, **options), 2, 0)
 
 
 def test_entries_know_when_they_came_in(backend):

@@ -189,3 +189,77 @@ def test_distributions_come_back_with_other_parameters(only_recorded):
         assert d.mean.tolist() == [i] * 3
         assert d.event_shape == (3,)
         assert d.log_prob(torch.full((3,), float(i))) == pytest.approx(-3 * np.log(2 * 2.5066283))
+
+
+def test_what_tells_structures_apart(only_recorded):
+    """The type of a number, a transform's settings, and not which leaves are one tensor."""
+    times = compiled.Compiled(lambda tree: tree[0] * tree[1])
+    x = torch.ones(2, dtype=torch.int64)
+    assert [times((x, n)).dtype for n in (1, 1.0)] == [torch.int64, torch.float32]
+
+    log_prob = compiled.Compiled(lambda d: d.log_prob(torch.ones(())))
+    for loc in (0.0, 1.0, 0.0):
+        for transform in (affine(loc), dist.transforms.ComposeTransform([affine(loc)])):
+            d = dist.TransformedDistribution(dist.Normal(torch.zeros(()), 1.0), [transform])
+            assert log_prob(d) == pytest.approx(-0.9189385 - 0.5 * (1 - loc) ** 2)
+
+    both = compiled.Compiled(lambda tree: tree["a"] + 10 * tree["b"])
+    one = torch.ones(())
+    assert both({"a": one, "b": one}) == 11
+    assert both({"a": one, "b": 5 * one}) == 51
+
+
+def affine(loc):
+    return dist.transforms.AffineTransform(torch.tensor(loc), 1.0)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("name", ["transposed", "shared", "expanded", "joined"])
+def test_gradients_are_those_of_backward(name, jit_compile, clip_norm, only_recorded):
+    """Parts of a gradient that share memory, or lie in it in another order than the parameter."""
+    uses = {
+        "transposed": lambda z, a, b: torch.einsum("bi,oi->bo", z, a) + z @ b.T,
+        "shared": lambda z, a, b: z @ (a + b).T,
+        "expanded": lambda z, a, b: z @ a.T + b.sum(),
+        "joined": lambda z, a, b: torch.cat([z, z], 1) @ torch.cat([a, b], 1).T,
+    }
+    torch.manual_seed(0)
+    starts = torch.randn(6, 2), torch.randn(6, 2)
+
+    def trained(by_hand):
+        pyro.clear_param_store()
+
+        def model(x):
+            a, b = (pyro.param(n, s.clone()) for n, s in zip("ab", starts, strict=True))
+            with pyro.plate("rows", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                logits = uses[name](z, a, b)
+                pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("rows", len(x)):
+                pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+        model(BINARY)
+        parameters = [pyro.param(n).unconstrained() for n in "ab"]
+        if not by_hand:
+            options = {"learning_rate": 0.1, "batch_size": 24, "shuffle": False}
+            train((model, guide), jit_compile=jit_compile, clip_norm=clip_norm, **options)
+            return [p.detach().clone() for p in parameters]
+        optimiser = torch.optim.Adam(parameters, lr=0.1)
+        for _ in range(9):
+            optimiser.zero_grad()
+            loss = api.ELBO().differentiable_loss(model, guide, BINARY) / 24
+            loss.backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, clip_norm)
+            optimiser.step()
+        return [p.detach().clone() for p in parameters]
+
+    pyro.set_rng_seed(5)
+    found = trained(by_hand=False)
+    pyro.set_rng_seed(5)
+    torch.randint(2**62, ())  # the seed that `fit` draws for the order of the rows
+    expected = trained(by_hand=True)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

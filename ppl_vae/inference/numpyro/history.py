@@ -14,7 +14,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, random
 
-__all__ = ["History", "offer", "pick", "pick_at_random", "pick_over_time", "start_history"]
+__all__ = [
+    "History",
+    "offer",
+    "pick",
+    "pick_at_random",
+    "pick_over_time",
+    "start_history",
+    "stretch",
+]
 
 
 class History(NamedTuple):
@@ -54,13 +62,23 @@ def pick_over_time(key: Array, history: History, num: int, x_obs: Array, mask: A
     """Return one entry of each of `num` stretches of time, as completed rows (num, B, *event).
 
     The stretches have equally many entries; every entry is as likely as with `pick_at_random`.
+
+    Raises:
+        ValueError: if `num` does not divide the size of the history.
     """
     size, num_rows = history.x.shape[:2]
-    place = (jnp.arange(num)[:, None] + random.uniform(key, (num, num_rows))) * size / num
-    place = jnp.minimum(place.astype(int), size - 1)  # rounding may reach the end
+    length = stretch(size, num)
+    place = length * jnp.arange(num)[:, None] + random.randint(key, (num, num_rows), 0, length)
     index = jnp.take_along_axis(history.time.argsort(0), place, 0)
     past = history.x[index, jnp.arange(num_rows)]
     return jnp.where(mask, x_obs, past.astype(x_obs.dtype))
+
+
+def stretch(size: int, num: int) -> int:
+    """Return how many of `size` entries each of `num` stretches has."""
+    if size % num:
+        raise ValueError(f"num_past={num} must divide history_size={size} for pick_over_time.")
+    return size // num
 
 
 def offer(key: Array, history: History, x: Array, left: Array) -> History:

@@ -6,7 +6,7 @@ take its place, fused and compiled by `torch.compile`.  Random numbers are those
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ import pyro
 import torch
 from torch import Tensor, fx
 from torch.distributions import Distribution, Transform
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.distributions.transforms import _InverseTransform
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["Compiled", "record"]
+__all__ = ["Compiled", "is_recording", "record"]
 
 OPTIONS: dict[str, Any] = {"fallback_random": True}  # draw as the function itself does
 
@@ -27,13 +29,14 @@ class Compiled:
     A tree is made of tensors, dicts, tuples and distributions; its structure is all of it but the
     tensors' values. The first call with a structure runs the function and records it, the second
     compiles. Tensors that the function reads beside the tree, such as weights, are read anew in
-    every call, and it may write into tensors; any other Python code in it runs once.
+    every call, and it may write into tensors that lie in memory in order; any other Python code
+    in it runs once, what it makes of the lengths of selections (`len(x[x > 0])`) included.
 
     Args:
         fn: the function; returns a tree.
 
     Raises:
-        NotImplementedError: when called, if the function branches on the values of tensors.
+        NotImplementedError: when called, if values of tensors are read in Python (`if`, `.item()`).
         RuntimeError: when called, if there is no C++ compiler.
     """
 
@@ -63,19 +66,46 @@ def record(
         trees.append(fn(list(tensors)))
         return [leaf for _, leaf in _leaves(trees[0]) if isinstance(leaf, Tensor)]
 
-    with pyro.validation_enabled(False):
+    tensors = [t.view_as(t) for t in tensors]  # one tensor may be in several places
+    with pyro.validation_enabled(False), _NothingRead():
         try:
             module = make_fx(run, IN_LINE)(*tensors)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
-            raise NotImplementedError(
-                "jit_compile records the operations of model and guide once for all, and these "
-                "branch on the values of tensors (`if`, `.item()`): leave jit_compile out."
-            ) from error
+            raise NotImplementedError(READ) from error
     read = _as_arguments(module)
     compiled = torch.compile(module, fullgraph=True, dynamic=False, options=OPTIONS)
     return trees[0], partial(_run, compiled, trees[0], read)
+
+
+def is_recording() -> bool:
+    """Whether operations are being recorded: checks of values have their place before."""
+    return get_proxy_mode() is not None
+
+
+READ = (
+    "jit_compile records the operations of model and guide once for all, and these read values of "
+    "tensors in Python: they branch on them, take `.item()` or `.numpy()`, or call a function that "
+    "does, such as `one_hot` (take `torch.eye(n)[y]`). Change that, or leave jit_compile out."
+)
+READERS = {
+    getattr(Tensor, name)
+    for name in (
+        "item", "tolist", "numpy", "__array__", "__bool__", "__float__", "__int__", "__index__",
+    )
+}  # fmt: skip
+
+
+class _NothingRead(TorchFunctionMode):
+    """Refuses what takes a tensor's values to Python."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in READERS:
+            raise NotImplementedError(READ)
+        return func(*args, **(kwargs or {}))
 
 
 def _run(compiled: Any, like: Any, read: list[Tensor], tensors: list[Tensor]) -> Any:
@@ -96,7 +126,7 @@ def _as_arguments(module: fx.GraphModule) -> list[Tensor]:
     graph = module.graph
     read: list[Tensor] = []
     arguments: dict[int, fx.Node] = {}
-    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    last = next(node for node in reversed(graph.nodes) if node.op == "placeholder")
     for node in [node for node in graph.nodes if node.op == "get_attr"]:
         tensor = getattr(module, node.target)
         if id(tensor) not in arguments:
@@ -115,12 +145,12 @@ def _as_arguments(module: fx.GraphModule) -> list[Tensor]:
 def _in_line(draw: Any) -> Callable[..., Any]:
     """Draw entry by entry from parameters of one axis."""
 
-    def draw_in_line(*parameters: Any) -> Any:
+    def draw_in_line(*parameters: Any, **options: Any) -> Any:
         shape = torch.broadcast_shapes(*(p.shape for p in parameters if isinstance(p, Tensor)))
         if len(shape) < 2:
             return NotImplemented  # it is as it should be
         flat = (p.expand(shape).reshape(-1) if isinstance(p, Tensor) else p for p in parameters)
-        return draw(*flat).reshape(shape)
+        return draw(*flat, **options).reshape(shape)
 
     return draw_in_line
 
@@ -148,9 +178,14 @@ def _parts(tree: Any) -> dict[Any, Any] | None:
         return dict(enumerate(tree))
     if isinstance(tree, Distribution):
         return vars(tree)
-    if isinstance(tree, Transform):  # it may know its inverse, and the inverse it
-        return {name: part for name, part in vars(tree).items() if isinstance(part, Tensor)}
+    if isinstance(tree, Transform):
+        return {name: part for name, part in vars(tree).items() if not _closes_circle(tree, name)}
     return None
+
+
+def _closes_circle(transform: Transform, name: str) -> bool:
+    """A transform may know its inverse, and the inverse knows it."""
+    return name == "_inv" and not isinstance(transform, _InverseTransform)
 
 
 def _leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -167,7 +202,11 @@ def _kind(leaf: Any) -> tuple[Any, ...]:
     """What of a leaf must not change: all but the values of a tensor."""
     if isinstance(leaf, Tensor):
         return leaf.shape, leaf.dtype, leaf.device
-    return (leaf,) if isinstance(leaf, type | float | int | str | tuple) else (type(leaf),)
+    if not isinstance(leaf, Hashable):
+        raise NotImplementedError(
+            f"jit_compile cannot tell one {type(leaf).__name__} from another."
+        )
+    return type(leaf), leaf
 
 
 def _with_tensors(tree: Any, tensors: list[Tensor]) -> Any:
@@ -184,8 +223,10 @@ def _with_tensors(tree: Any, tensors: list[Tensor]) -> Any:
         if isinstance(tree, dict):
             return new
         if isinstance(tree, Distribution | Transform):
-            out = copy.copy(tree) if new else tree
+            out = copy.copy(tree)
             vars(out).update(new)
+            if isinstance(tree, Transform) and _closes_circle(tree, "_inv"):
+                vars(out)["_inv"] = None
             return out
         return type(tree)(*new.values()) if hasattr(tree, "_fields") else type(tree)(new.values())
 

@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.inference.pyro.compiled import Compiled
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.optimisers import Descent
@@ -92,19 +93,35 @@ class Epochs:
             )
         return dict(found.values())
 
-    def loss_and_gradient(
-        self, parameters: list[Tensor], batch: tuple[Rows, dict[str, Tensor]]
-    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Return the loss per row of a mini-batch and its gradient; None where there is none.
-
-        The batch comes with the values that the objective's schedules have.
-        """
+    def backward(self, parameters: list[Tensor], batch: tuple[Rows, dict[str, Tensor]]) -> Tensor:
+        """Return the loss per row of a mini-batch, and leave its gradient with the parameters."""
+        for parameter in parameters:
+            parameter.grad = None
         loss = self._loss(*batch) / self.batch_size
-        return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+        loss.backward()
+        return loss.detach()
+
+    def compiled_backward(self, parameters: list[Tensor]) -> Callable[[Any], Tensor]:
+        """Return a function of mini-batches that does as `backward`, compiled."""
+
+        def loss_and_gradient(batch: tuple[Rows, dict[str, Tensor]]) -> tuple[Tensor, Any]:
+            loss = self._loss(*batch) / self.batch_size
+            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        def backward(batch: tuple[Rows, dict[str, Tensor]]) -> Tensor:
+            loss, gradient = compiled(batch)
+            for parameter, slope in zip(parameters, gradient, strict=True):
+                # A copy: parts of the gradient may share memory, or lie in it in another order.
+                own = None if slope is None else torch.empty_like(parameter).copy_(slope)
+                parameter.grad = own
+            return loss
+
+        compiled = Compiled(loss_and_gradient)
+        return backward
 
     def run(
         self,
-        loss_and_gradient: Callable[[Any], Any],
+        backward: Callable[[Any], Tensor],
         descent: Descent,
         seed: int,
         steps: tuple[int, int, int],
@@ -121,9 +138,8 @@ class Epochs:
             order = torch.randperm(self.num_rows, generator=generator)
         batches = order[: self.num_rows // self.batch_size * self.batch_size].split(self.batch_size)
         for step, index in zip(range(begin, end), batches[begin - first_step :], strict=False):
-            loss, gradient = loss_and_gradient(self._batch(rows, index, step))
-            yield loss.item()
-            descent.step(gradient, step)
+            yield backward(self._batch(rows, index, step)).item()
+            descent.step(step)
 
     def loss(self, seed: int, step: int, rows: Rows) -> float:
         """Return the loss per row of all `rows`, in mini-batches, with nothing learned."""

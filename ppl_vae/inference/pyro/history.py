@@ -17,7 +17,15 @@ from torch import Tensor
 from ppl_vae.inference.pyro.masking import where
 from ppl_vae.inference.pyro.rows import take_rows
 
-__all__ = ["History", "offer", "pick", "pick_at_random", "pick_over_time", "start_history"]
+__all__ = [
+    "History",
+    "offer",
+    "pick",
+    "pick_at_random",
+    "pick_over_time",
+    "start_history",
+    "stretch",
+]
 
 
 class History(NamedTuple):
@@ -61,13 +69,23 @@ def pick_over_time(history: History, num: int, x_obs: Tensor, mask: Tensor) -> T
     """Return one entry of each of `num` stretches of time, as completed rows (C, num, B, *event).
 
     The stretches have equally many entries; every entry is as likely as with `pick_at_random`.
+
+    Raises:
+        ValueError: if `num` does not divide the size of the history.
     """
     num_chains, size, num_rows = history.x.shape[:3]
-    u = torch.rand(num_chains, num, num_rows, device=x_obs.device)
-    place = (torch.arange(num, device=x_obs.device)[:, None] + u) * size / num
-    place = place.long().clamp(max=size - 1)  # rounding may reach the end
+    length = stretch(size, num)
+    place = torch.randint(length, (num_chains, num, num_rows), device=x_obs.device)
+    place = place + length * torch.arange(num, device=x_obs.device)[:, None]
     past = take_rows(history.x, history.time.argsort(1).gather(1, place))
     return where(mask, x_obs, past.to(x_obs.dtype))
+
+
+def stretch(size: int, num: int) -> int:
+    """Return how many of `size` entries each of `num` stretches has."""
+    if size % num:
+        raise ValueError(f"num_past={num} must divide history_size={size} for pick_over_time.")
+    return size // num
 
 
 def offer(history: History, x: Tensor, left: Tensor) -> History:

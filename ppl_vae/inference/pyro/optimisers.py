@@ -3,7 +3,7 @@
 `fit` hands on the gradient of the mean loss per row of a mini-batch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,10 +88,8 @@ class Descent:
         self.clip_norm = clip_norm
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
-    def step(self, gradient: Sequence[Tensor | None], step: int) -> None:
-        """Descend a gradient, one part for each parameter; `step` counts from 0."""
-        for parameter, slope in zip(self.parameters, gradient, strict=True):
-            parameter.grad = slope
+    def step(self, step: int) -> None:
+        """Descend the gradient that the parameters hold; `step` counts from 0."""
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             if isinstance(rate, Schedule):
                 group["lr"] = rate(step)

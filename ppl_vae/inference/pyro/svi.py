@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pyro.optim import PyroOptim
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
-from ppl_vae.inference.pyro.compiled import Compiled
 from ppl_vae.inference.pyro.epochs import Epochs, Rows, check_rows
 from ppl_vae.inference.pyro.fitted import Fitted, pair_of
 from ppl_vae.inference.pyro.mcmc import as_numpy, random_state, set_random_state
@@ -79,14 +78,15 @@ def fit(
             data and options the result is that of a run that was not interrupted.
         jit_compile: record loss and gradient once and compile them with `torch.compile`: the same
             steps, up to rounding, faster for small batches. The first two steps then take some
-            ten seconds. A C++ compiler must be there; model and guide must not branch on values
-            of tensors, and what Python does in them is done once.
+            ten seconds. A C++ compiler must be there; model and guide must not read values of
+            tensors in Python (`if`, `.item()`, the length of a selection), and what else Python
+            does in them, checks of values included, is done once.
         progress_bar: show steps and loss.
 
     Raises:
         ValueError: bad data or options, or a checkpoint of another run; says what differs.
         TypeError: what is no program, objective or optimiser.
-        NotImplementedError: with `jit_compile`, if model or guide branch on values.
+        NotImplementedError: with `jit_compile`, if model or guide read values in Python.
         FloatingPointError: the loss stopped being finite; names the step.
 
     Example:
@@ -116,7 +116,7 @@ class Training(NamedTuple):
     """A program and its data, ready to be trained."""
 
     program: Any
-    loss_and_gradient: Callable[[Any], Any]
+    backward: Callable[[Any], Tensor]
     descent: Descent
     epochs: Epochs
     rows: Rows
@@ -148,9 +148,11 @@ def prepare(
     descent = build_optimizer(
         options.optimizer, options.learning_rate, options.clip_norm, epochs.start(rows)
     )
-    evaluate = partial(epochs.loss_and_gradient, descent.parameters)
-    loss_and_gradient = Compiled(evaluate) if jit_compile else evaluate
-    return Training(program, loss_and_gradient, descent, epochs, rows, held_out)
+    if jit_compile:
+        backward = epochs.compiled_backward(descent.parameters)
+    else:
+        backward = partial(epochs.backward, descent.parameters)
+    return Training(program, backward, descent, epochs, rows, held_out)
 
 
 def _own(program: Any) -> Any:
@@ -170,9 +172,7 @@ def descend(
     if path is not None and Path(path).exists():
         seed = _resume(path, training.descent, progress, words)
     for epoch, steps in progress.epochs(options.progress_bar):
-        losses = epochs.run(
-            training.loss_and_gradient, training.descent, seed + epoch, steps, training.rows
-        )
+        losses = epochs.run(training.backward, training.descent, seed + epoch, steps, training.rows)
         for loss in losses:
             progress.record(np.array([loss]))
         if training.held_out is not None:

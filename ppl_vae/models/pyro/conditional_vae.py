@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.inference.pyro.compiled import is_recording
 from ppl_vae.models.layered import LayeredArchitecture, check_labels
 from ppl_vae.models.pyro.layered import LayeredProgram
 
@@ -103,6 +104,7 @@ class ConditionalVAE(LayeredProgram):
     def _classes(self, labels: Any, num_rows: int) -> Tensor:
         """The labels in one-hot form, (B, C), after their check."""
         labels = torch.as_tensor(labels, device=self.prior_loc.device)
-        check_labels(labels.cpu().numpy(), num_rows, self.num_classes)
+        if not is_recording():
+            check_labels(labels.cpu().numpy(), num_rows, self.num_classes)
         one_hot = labels[:, None] == torch.arange(self.num_classes, device=labels.device)
         return one_hot.to(self.prior_loc.dtype)
