@@ -75,7 +75,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         num_past: H, at least 1.
         history_size: entries of the history per chain and row, at least H.
         pick: which H of them, `history.pick_at_random` or `history.pick_over_time`: one of each of
-            H stretches of the past, old and new.
+            H stretches of the past, old and new; H must divide `history_size`.
 
     Raises:
         ValueError: if one of the numbers is out of range.
