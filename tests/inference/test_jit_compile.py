@@ -13,6 +13,7 @@ pyro = pytest.importorskip("pyro")
 dist = pytest.importorskip("pyro.distributions")
 compiled = importlib.import_module("ppl_vae.inference.pyro.compiled")
 
+OTHERS = [name for name in KERNELS if name not in ("ACMWGKernel", "HMCRefreshKernel")]
 compiles = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
 )
@@ -20,12 +21,7 @@ compiles = pytest.mark.skipif(
 
 @compiles
 @pytest.mark.parametrize(
-    "name",
-    [
-        "ACMWGKernel",
-        "LAIRKernel",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in KERNELS[4:-1]),
-    ],
+    "name", ["ACMWGKernel", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
 )
 def test_compiled_kernels_draw_the_same(name):
     """Chains of continuous draws that took another decision would be far apart."""
