@@ -212,18 +212,25 @@ def test_bad_options(backend, name, options, error, message):
         backend.api.weighting.poly(0)
 
 
+def fed(backend, num_rows, size, numbers):
+    """A history that starts with the first number and was offered the others, in every row."""
+    history = module(backend, "history")
+    first, *others = (np.full((num_rows, 1), float(number)) for number in numbers)
+    always = chains(backend, backend.array(np.ones(num_rows, bool)))
+    start = chains(backend, real(backend, first[None]))
+    state = history.start_history(start, size, binary=False)
+    for i, rows in enumerate(others):
+        x = chains(backend, real(backend, rows))
+        state = seeded(backend, history.offer, i + 1, state, x, always)
+    return state
+
+
 def test_history_keeps_every_iteration_with_equal_probability(backend):
     """A history of 3 fed 30 numbered imputations holds each with probability 3 / 31 (2,000 rows).
 
     False alarm of the chi-square test: 1e-6.
     """
-    history, num_rows = module(backend, "history"), 2_000
-    rows = lambda value: chains(backend, real(backend, np.full((num_rows, 1), value)))  # noqa: E731
-    always = chains(backend, backend.array(np.ones(num_rows, bool)))
-    first = chains(backend, real(backend, np.zeros((1, num_rows, 1))))
-    state = history.start_history(first, 3, binary=False)
-    for number in range(1, 31):
-        state = seeded(backend, history.offer, number, state, rows(float(number)), always)
+    state = fed(backend, 2_000, 3, [0.0, *range(1, 31)])
     held = one_chain(backend, state.x).astype(int)[..., 0]
     counts = np.stack([np.bincount(of_slot, minlength=31) for of_slot in held])
     assert excess_of_counts(counts[:1, 1:], np.full((1, 30), counts[0, 1:].sum() / 30)) > 1e-6
@@ -274,13 +281,7 @@ def test_stretches_are_equally_long(backend):
 
 def test_entries_know_when_they_came_in(backend):
     """A history that was fed the numbers 2, 3, ... holds with each entry its number."""
-    history, num_rows = module(backend, "history"), 50
-    rows = lambda value: chains(backend, real(backend, np.full((num_rows, 1), value)))  # noqa: E731
-    always = chains(backend, backend.array(np.ones(num_rows, bool)))
-    first = chains(backend, real(backend, np.ones((1, num_rows, 1))))
-    state = history.start_history(first, 4, binary=False)
-    for number in range(2, 20):
-        state = seeded(backend, history.offer, number, state, rows(float(number)), always)
+    state = fed(backend, 50, 4, range(1, 20))
     held, time = one_chain(backend, state.x)[..., 0], one_chain(backend, state.time)
     np.testing.assert_array_equal(time, held)
     assert len(np.unique(time)) > 10

@@ -21,7 +21,6 @@ __all__ = [
     "pick_at_random",
     "pick_over_time",
     "start_history",
-    "stretch",
 ]
 
 
@@ -67,14 +66,14 @@ def pick_over_time(key: Array, history: History, num: int, x_obs: Array, mask: A
         ValueError: if `num` does not divide the size of the history.
     """
     size, num_rows = history.x.shape[:2]
-    length = stretch(size, num)
+    length = _stretch(size, num)
     place = length * jnp.arange(num)[:, None] + random.randint(key, (num, num_rows), 0, length)
     index = jnp.take_along_axis(history.time.argsort(0), place, 0)
     past = history.x[index, jnp.arange(num_rows)]
     return jnp.where(mask, x_obs, past.astype(x_obs.dtype))
 
 
-def stretch(size: int, num: int) -> int:
+def _stretch(size: int, num: int) -> int:
     """Return how many of `size` entries each of `num` stretches has."""
     if size % num:
         raise ValueError(f"num_past={num} must divide history_size={size} for pick_over_time.")

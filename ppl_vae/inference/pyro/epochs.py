@@ -156,6 +156,7 @@ class Epochs:
         )
 
     def _batch(self, rows: Rows, index: Tensor, step: int) -> tuple[Rows, dict[str, Tensor]]:
+        """Cut out a mini-batch, with the values that the objective's schedules have at `step`."""
         values = values_at(self.objective, step).items()
         weights = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in values}
         batch = Rows(*rows_of(tuple(rows), index, len(rows.x)))

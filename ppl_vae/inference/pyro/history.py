@@ -24,7 +24,6 @@ __all__ = [
     "pick_at_random",
     "pick_over_time",
     "start_history",
-    "stretch",
 ]
 
 
@@ -74,14 +73,14 @@ def pick_over_time(history: History, num: int, x_obs: Tensor, mask: Tensor) -> T
         ValueError: if `num` does not divide the size of the history.
     """
     num_chains, size, num_rows = history.x.shape[:3]
-    length = stretch(size, num)
+    length = _stretch(size, num)
     place = torch.randint(length, (num_chains, num, num_rows), device=x_obs.device)
     place = place + length * torch.arange(num, device=x_obs.device)[:, None]
     past = take_rows(history.x, history.time.argsort(1).gather(1, place))
     return where(mask, x_obs, past.to(x_obs.dtype))
 
 
-def stretch(size: int, num: int) -> int:
+def _stretch(size: int, num: int) -> int:
     """Return how many of `size` entries each of `num` stretches has."""
     if size % num:
         raise ValueError(f"num_past={num} must divide history_size={size} for pick_over_time.")
