@@ -25,15 +25,18 @@ TESTS = (
     "tests/inference/test_invariants.py",
 )
 OWN_TESTS = {  # of methods that no other file tests
-    "hmc_refresh.py": "tests/inference/test_hmc_refresh.py",
-    "mnar_mwg.py": "tests/inference/test_mnar.py",
-    "mnar_lair.py": "tests/inference/test_mnar.py",
-    "scheduled_lair.py": "tests/inference/test_lair_variants.py",
-    "importance_weighted.py": "tests/inference/test_objectives.py",
-    "weighted_draws.py": "tests/inference/test_estimators.py",
-    "doubly_reparameterised.py": "tests/inference/test_gradient_estimators.py",
-    "objectives.py": "tests/inference/test_objectives.py",
-    "particles.py": "tests/inference/test_particles.py",
+    "hmc_refresh.py": ("tests/inference/test_hmc_refresh.py",),
+    "mnar_mwg.py": ("tests/inference/test_mnar.py",),
+    "mnar_lair.py": ("tests/inference/test_mnar.py",),
+    "scheduled_lair.py": ("tests/inference/test_lair_variants.py",),
+    "importance_weighted.py": ("tests/inference/test_objectives.py",),
+    "weighted_draws.py": ("tests/inference/test_estimators.py",),
+    "doubly_reparameterised.py": ("tests/inference/test_gradient_estimators.py",),
+    "objectives.py": ("tests/inference/test_objectives.py",),
+    "particles.py": (
+        "tests/inference/test_particles.py",
+        "tests/inference/test_weightless_particles.py",
+    ),
 }
 
 # name: (file, what stands there in NumPyro, what the mutant says), then the same for Pyro.
@@ -272,10 +275,8 @@ def killed_by(backend: str, file: str, old: str, new: str) -> str | None:
             "OMP_NUM_THREADS": "1",
             "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
         }
-        tests = [OWN_TESTS[file]] if file in OWN_TESTS else TESTS
-        run = subprocess.run(
-            [*command, *tests], cwd=copy, env=environment, capture_output=True, text=True
-        )
+        command += OWN_TESTS.get(file, TESTS)
+        run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     failed = re.search(r"^(FAILED|ERROR) \S*?(test_\w+\.py\S*)", run.stdout, re.MULTILINE)
     return failed.group(2) if failed else None
 

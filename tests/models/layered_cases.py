@@ -8,8 +8,8 @@ from host_words import words
 from ppl_vae.weights import write_weights
 
 __all__ = [
-    "assert_close", "build", "by_hand", "first_weights", "log_normal", "normal_block", "one_hot",
-    "opened", "rows_for", "site_densities",
+    "LABELS", "PATTERNS", "assert_close", "build", "by_hand", "first_weights", "labelled",
+    "log_normal", "normal_block", "one_hot", "opened", "rows_for", "site_densities",
 ]  # fmt: skip
 
 FEATURES = 6
@@ -143,3 +143,19 @@ def assert_close(came, expected, rtol):
     assert came.keys() == expected.keys()
     for site, value in expected.items():
         np.testing.assert_allclose(came[site], value, rtol=rtol, err_msg=str(site))
+
+
+PATTERNS = np.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
+LABELS = np.array([0, 1, 2, 2, 1, 0, 1])
+
+
+def labelled(backend, path):
+    """A program with two layers whose pixels the label all but decides, and incomplete rows."""
+    program = backend.api.ConditionalVAE((6,), (2, 2), 3, ((), ()))
+    _, weights = opened(backend, program, path, np.float32)
+    weights = {k: 0.3 * w for k, w in weights.items()}
+    weights["p_x.layers.0.weight"][:, 2:] = 8.0 * (PATTERNS.T - 0.5)
+    write_weights(path, weights, {"architecture": program.architecture()})
+    x = PATTERNS[LABELS].astype(np.float32)
+    x[np.random.default_rng(5).random(x.shape) < 0.6] = np.nan
+    return backend.api.load(path), x
