@@ -47,6 +47,7 @@ from ppl_vae.inference.numpyro.map_start import map_start
 from ppl_vae.inference.numpyro.missingness import logistic_missingness, pattern_missingness
 from ppl_vae.inference.numpyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.numpyro.mnar_mwg import MNARMWGKernel
+from ppl_vae.inference.numpyro.multi_draw_lair import MultiDrawLAIRKernel
 from ppl_vae.inference.numpyro.mwg import MWGKernel
 from ppl_vae.inference.numpyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.numpyro.optimisers import preset_optimizer
@@ -95,6 +96,7 @@ __all__ = [
     "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
+    "MultiDrawLAIRKernel",
     "NormalisedIWAE",
     "Objective",
     "PriorResamplingKernel",

@@ -44,6 +44,7 @@ from ppl_vae.inference.pyro.map_start import map_start
 from ppl_vae.inference.pyro.missingness import logistic_missingness, pattern_missingness
 from ppl_vae.inference.pyro.mnar_lair import MNARLAIRKernel
 from ppl_vae.inference.pyro.mnar_mwg import MNARMWGKernel
+from ppl_vae.inference.pyro.multi_draw_lair import MultiDrawLAIRKernel
 from ppl_vae.inference.pyro.mwg import MWGKernel
 from ppl_vae.inference.pyro.objectives import ELBO, STL, Objective
 from ppl_vae.inference.pyro.optimisers import preset_optimizer
@@ -93,6 +94,7 @@ __all__ = [
     "MNARMWGKernel",
     "MWGKernel",
     "MarginalKernel",
+    "MultiDrawLAIRKernel",
     "NormalisedIWAE",
     "Objective",
     "PriorResamplingKernel",

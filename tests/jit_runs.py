@@ -20,7 +20,8 @@ BINARY = (torch.rand(24, 6, generator=torch.Generator().manual_seed(0)) < 0.4).f
 KERNELS = [
     "PseudoGibbsKernel", "MWGKernel", "ACMWGKernel", "LAIRKernel", "PriorResamplingKernel",
     "StreamingLAIRKernel", "MarginalKernel", "HistoricalLAIRKernel", "ScheduledLAIRKernel",
-    "ClippedPseudoGibbsKernel", "MNARMWGKernel", "MNARLAIRKernel", "HMCRefreshKernel",
+    "MultiDrawLAIRKernel", "ClippedPseudoGibbsKernel", "MNARMWGKernel", "MNARLAIRKernel",
+    "HMCRefreshKernel",
 ]  # fmt: skip
 OBJECTIVES = [
     "elbo", "analytic-elbo", "stl", "iwae", "normalised-iwae", "iwae-stl", "dreg", "gdreg", "rws",

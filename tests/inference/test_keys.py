@@ -14,8 +14,8 @@ X = np.where(np.arange(5) < 3, TRUTH.draw(np.random.default_rng(0), 2), np.nan).
 KERNELS = ["PseudoGibbsKernel", "MWGKernel", "ACMWGKernel", "LAIRKernel"]
 BUILT_ON_THEM = [
     "PriorResamplingKernel", "StreamingLAIRKernel", "MarginalKernel", "HistoricalLAIRKernel",
-    "ScheduledLAIRKernel", "ClippedPseudoGibbsKernel", "MNARMWGKernel", "MNARLAIRKernel",
-    "HMCRefreshKernel",
+    "MultiDrawLAIRKernel", "ScheduledLAIRKernel", "ClippedPseudoGibbsKernel", "MNARMWGKernel",
+    "MNARLAIRKernel", "HMCRefreshKernel",
 ]  # fmt: skip
 
 

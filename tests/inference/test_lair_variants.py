@@ -35,6 +35,10 @@ def kernel_of(backend, name):
         over_time = {"pick": api.history.pick_over_time} if name.endswith("over time") else {}
         options = {"num_particles": 2, "num_past": 2, "history_size": 4, **over_time}
         return api.HistoricalLAIRKernel(*pair, **options)
+    if name.startswith("several draws"):
+        how = {"resample": api.resampling.local(3)} if name.endswith("local") else {}
+        how |= {"log_denominator": api.weighting.log_own_component} if name.endswith("own") else {}
+        return api.MultiDrawLAIRKernel(*pair, num_particles=2, num_draws=3, **how)
     if name in SCHEDULES:
         options = {**SCHEDULES[name], "power": api.weighting.poly(50)}
         return api.ScheduledLAIRKernel(*pair, num_particles=3, **options)
@@ -53,10 +57,10 @@ SCHEDULES = {
     "flattened at first": {"num_prior": 1},
     "prior now and then": {"num_prior": 2, "replenish_every": 3},
 }
-SLOW = ("stratified", "residual", "truncated")
+SLOW = ("stratified", "residual", "truncated", "several draws, own")
 VARIANTS = [
     "prior", "own component", "systematic", "independent", "historical",
-    "historical, over time", *SCHEDULES,
+    "historical, over time", "several draws", "several draws, local", *SCHEDULES,
     *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
 ]  # fmt: skip
 
@@ -197,6 +201,7 @@ def test_flattened_weights_choose_the_ancestors(backend):
         ("HistoricalLAIRKernel", {"num_past": 0}, ValueError, "num_past must be .* >= 1, got 0"),
         ("HistoricalLAIRKernel", {"num_past": 3, "history_size": 2}, ValueError, "num_past=3, got"),
         ("HistoricalLAIRKernel", {"pick": "over time"}, TypeError, "pick must be a function"),
+        ("MultiDrawLAIRKernel", {"num_draws": 0}, ValueError, "num_draws must be .* >= 1, got 0"),
         ("ScheduledLAIRKernel", {"num_prior": 0}, ValueError, "num_prior must be .* >= 1"),
         ("ScheduledLAIRKernel", {"replenish_every": 0}, ValueError, "replenish_every must be"),
         ("ScheduledLAIRKernel", {"power": 0.5}, TypeError, "power must be a function of t"),

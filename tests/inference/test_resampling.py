@@ -49,6 +49,27 @@ def test_numbers_of_copies(backend, scheme):
         assert (counts.var(0)[[0, 3]] < 0.8 * variance[[0, 3]]).all()
 
 
+def test_local_draws_are_of_the_particles_own(backend):
+    """Two particles with two proposals each; the fifth, the prior's, is never drawn."""
+
+    def drawn(num_draws, num_particles=2):
+        scheme = module(backend, "resampling").local(num_draws)
+        log_weight = np.log(WEIGHTS + 1e-30).astype("float32")
+        log_weight = np.tile(log_weight[:, None], (1, NUM_ROWS))
+        log_weight = chains(backend, backend.array(log_weight))
+        return one_chain(backend, seeded(backend, scheme, 0, log_weight, num_particles))
+
+    first, second = np.asarray(drawn(2))
+    assert set(np.unique(first)) == {0, 1}
+    assert set(np.unique(second)) == {3}  # the other has no weight
+    share = WEIGHTS[1] / WEIGHTS[:2].sum()
+    assert abs(first.mean() - share) < 5 * np.sqrt(share * (1 - share) / NUM_ROWS)
+    with pytest.raises(ValueError, match="2 particles with 3 proposals each.*num_draws=3"):
+        drawn(3)
+    with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
+        drawn(0)
+
+
 def test_independent_draws_come_from_disjoint_groups(backend):
     drawn = ancestors(backend, "independent", 3)
     assert all(len(set(column)) == 3 for column in drawn.T[:2_000])

@@ -79,14 +79,18 @@ def weigh(
     x: Array,
     num_prior: int,
     log_denominator: Callable[[Array, Array, int], Array],
+    num_draws: int = 1,
 ) -> Weighed:
-    """Propose latents from completed rows x (K, B, *event), and weigh them."""
+    """Propose I latents from completed rows x (K, B, *event) each, and weigh them."""
     key_q, key_prior = random.split(key)
 
-    # 1. Propose: one latent from each particle's encoder, R from the prior.
-    z = jax.vmap(program.propose)(random.split(key_q, len(x)), x)
+    # 1. Propose: I latents from each particle's encoder, I R from the prior.
+    keys = random.split(key_q, (len(x), num_draws))
+    z = jax.vmap(jax.vmap(program.propose, (0, None)))(keys, x)
+    z = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), z)
     if num_prior > 0:
-        z_prior = jax.vmap(program.propose_from_prior)(random.split(key_prior, num_prior))
+        keys = random.split(key_prior, num_draws * num_prior)
+        z_prior = jax.vmap(program.propose_from_prior)(keys)
         z = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), z, z_prior)
 
     # 2. Weigh: p(x_o, z) over the density that proposed it.

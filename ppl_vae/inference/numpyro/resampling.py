@@ -9,13 +9,14 @@ Shapes: P proposals, K draws, B rows. Source: Douc, Cappe and Moulines (2005), C
 resampling schemes for particle filtering. https://arxiv.org/abs/cs/0507025
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-__all__ = ["independent", "multinomial", "residual", "stratified", "systematic"]
+__all__ = ["independent", "local", "multinomial", "residual", "stratified", "systematic"]
 
 
 def multinomial(key: Array, log_weight: Array, num_draws: int) -> Array:
@@ -92,6 +93,44 @@ def independent(key: Array, log_weight: Array, num_draws: int) -> Array:
     at_least = jnp.finfo(log_weight.dtype).min  # a group without weights draws among its own
     masked = jnp.where(own, jnp.maximum(log_weight, at_least), -jnp.inf)
     return random.categorical(key_draw, masked, axis=1)
+
+
+def local(num_draws: int) -> Callable[..., Array]:
+    """Return the scheme by which each particle draws among its own `num_draws` proposals alone.
+
+    For `MultiDrawLAIRKernel`: its proposals come particle by particle, those of the prior last,
+    which are never drawn. Its bias is that of `num_draws` proposals. Source: Elvira et al. (2017),
+    Improving population Monte Carlo, local resampling.
+
+    Args:
+        num_draws: I, the kernel's.
+
+    Raises:
+        ValueError: if it is below 1; when run, if there are fewer proposals than K I.
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
+
+    def resample(key: Array, log_weight: Array, num_particles: int) -> Array:
+        own = _own_proposals(log_weight, num_particles, num_draws)
+        first = num_draws * jnp.arange(num_particles)[:, None]
+        return first + jax.vmap(lambda key, w: multinomial(key, w, 1)[0])(
+            random.split(key, num_particles), own
+        )
+
+    resample.__name__ = f"local({num_draws})"
+    return resample
+
+
+def _own_proposals(log_weight: Array, num_particles: int, num_draws: int) -> Array:
+    """The weights of each particle's own proposals, (P, B) to (K, I, B)."""
+    if len(log_weight) < num_particles * num_draws:
+        raise ValueError(
+            f"{num_particles} particles with {num_draws} proposals each need more than the "
+            f"{len(log_weight)} that there are: give the kernel num_draws={num_draws}."
+        )
+    own = log_weight[: num_particles * num_draws]
+    return own.reshape(num_particles, num_draws, -1)
 
 
 def _weight(log_weight: Array) -> Array:

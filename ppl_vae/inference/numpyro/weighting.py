@@ -1,6 +1,6 @@
 """How proposals of LAIR are weighed: the density in the denominator, and transforms of weights.
 
-Shapes: K particles, R prior proposals, P = K + R, B rows.
+Shapes: K particles, R prior proposals, I draws of each, P = I (K + R), B rows.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,11 @@ def log_own_component(log_q: Array, log_prior: Array, num_prior: int) -> Array:
     Stratified weights (SMIS): K times fewer densities and heavier tails than `log_mixture`.
     Arguments as there. Source: Elvira et al. (2019), scheme N1.
     """
-    del num_prior
     num_particles = log_q.shape[1]
-    own = log_q[jnp.arange(num_particles), jnp.arange(num_particles)]
-    return jnp.concatenate([own, log_prior[num_particles:]])
+    num_draws = len(log_q) // (num_particles + num_prior)
+    proposal = jnp.arange(num_draws * num_particles)
+    own = log_q[proposal, proposal // num_draws]
+    return jnp.concatenate([own, log_prior[len(proposal) :]])
 
 
 def temper(power: float) -> Callable[[Array], Array]:

@@ -74,12 +74,13 @@ def weigh(
     x: Tensor,
     num_prior: int,
     log_denominator: Callable[[Tensor, Tensor, int], Tensor],
+    num_draws: int = 1,
 ) -> Weighed:
-    """Propose latents from completed rows x (C, K, B, *event), and weigh them."""
-    # 1. Propose: one latent from each particle's encoder, R from the prior.
-    z = program.propose(x)
+    """Propose I latents from completed rows x (C, K, B, *event) each, and weigh them."""
+    # 1. Propose: I latents from each particle's encoder, I R from the prior.
+    z = program.propose(x if num_draws == 1 else x.repeat_interleave(num_draws, 1))
     if num_prior > 0:
-        z_prior = program.propose_from_prior((len(x), num_prior))
+        z_prior = program.propose_from_prior((len(x), num_draws * num_prior))
         z = {name: torch.cat([z[name], z_prior[name]], 1) for name in z}
 
     # 2. Weigh: p(x_o, z) over the density that proposed it.

@@ -9,10 +9,12 @@ Shapes: C chains, P proposals, K draws, B rows. Source: Douc, Cappe and Moulines
 of resampling schemes for particle filtering. https://arxiv.org/abs/cs/0507025
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["independent", "multinomial", "residual", "stratified", "systematic"]
+__all__ = ["independent", "local", "multinomial", "residual", "stratified", "systematic"]
 
 
 def multinomial(log_weight: Tensor, num_draws: int) -> Tensor:
@@ -82,6 +84,44 @@ def independent(log_weight: Tensor, num_draws: int) -> Tensor:
     masked = torch.where(own, log_weight[:, None].clamp_min(at_least), -torch.inf)
     gumbel = -torch.empty_like(masked).exponential_().log()
     return (masked + gumbel).argmax(2)
+
+
+def local(num_draws: int) -> Callable[..., Tensor]:
+    """Return the scheme by which each particle draws among its own `num_draws` proposals alone.
+
+    For `MultiDrawLAIRKernel`: its proposals come particle by particle, those of the prior last,
+    which are never drawn. Its bias is that of `num_draws` proposals. Source: Elvira et al. (2017),
+    Improving population Monte Carlo, local resampling.
+
+    Args:
+        num_draws: I, the kernel's.
+
+    Raises:
+        ValueError: if it is below 1; when run, if there are fewer proposals than K I.
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
+
+    def resample(log_weight: Tensor, num_particles: int) -> Tensor:
+        own = _own_proposals(log_weight, num_particles, num_draws)  # (C, K, I, B)
+        first = num_draws * torch.arange(num_particles, device=log_weight.device)[:, None]
+        each = multinomial(own.flatten(0, 1), 1)
+        return first + each.reshape(len(log_weight), num_particles, -1)
+
+    resample.__name__ = f"local({num_draws})"
+    return resample
+
+
+def _own_proposals(log_weight: Tensor, num_particles: int, num_draws: int) -> Tensor:
+    """The weights of each particle's own proposals, (C, P, B) to (C, K, I, B)."""
+    num_chains, num_proposals, num_rows = log_weight.shape
+    if num_proposals < num_particles * num_draws:
+        raise ValueError(
+            f"{num_particles} particles with {num_draws} proposals each need more than the "
+            f"{num_proposals} that there are: give the kernel num_draws={num_draws}."
+        )
+    own = log_weight[:, : num_particles * num_draws]
+    return own.reshape(num_chains, num_particles, num_draws, num_rows)
 
 
 def _weight(log_weight: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """How proposals of LAIR are weighed: the density in the denominator, and transforms of weights.
 
-Shapes: C chains, K particles, R prior proposals, P = K + R, B rows.
+Shapes: C chains, K particles, R prior proposals, I draws of each, P = I (K + R), B rows.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,11 @@ def log_own_component(log_q: Tensor, log_prior: Tensor, num_prior: int) -> Tenso
     Stratified weights (SMIS): K times fewer densities and heavier tails than `log_mixture`.
     Arguments as there. Source: Elvira et al. (2019), scheme N1.
     """
-    del num_prior
     num_particles = log_q.shape[2]
-    own = log_q[:, :num_particles].diagonal(dim1=1, dim2=2).movedim(2, 1)
-    return torch.cat([own, log_prior[:, num_particles:]], 1)
+    num_draws = log_q.shape[1] // (num_particles + num_prior)
+    proposal = torch.arange(num_draws * num_particles, device=log_q.device)
+    own = log_q[:, proposal, proposal // num_draws]
+    return torch.cat([own, log_prior[:, len(proposal) :]], 1)
 
 
 def temper(power: float) -> Callable[[Tensor], Tensor]:
