@@ -48,7 +48,7 @@ MUTANTS = {
         "both": ("mwg.py", " + log_q_old - log_q_new", ""),
     },
     "dropped prior": {
-        "both": ("mwg.py", "proposed.log_prior + log_prob(", "0 * proposed.log_prior + log_prob("),
+        "both": ("mwg.py", "return at.log_prior + likelihood_within(", "return likelihood_within("),
     },
     "mask dropped from log p(x_o | z)": {
         "numpyro": (

@@ -17,7 +17,7 @@ from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.mwg import Decoded, decode
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
-from ppl_vae.inference.numpyro.starting import starting_values
+from ppl_vae.inference.numpyro.starting import starting_values, within_prior
 
 __all__ = ["ACMWGInfo", "ACMWGKernel", "ACMWGState", "log_mixture_proposal", "log_ratio", "step"]
 
@@ -179,8 +179,9 @@ class ACMWGKernel(ProgramKernel):
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> ACMWGState:
         """Start with completed rows x (P, B, *event) as history; the last of them proposes z."""
-        key_z, key_x = random.split(key)
-        current = decode(program, program.propose(key_z, x[-1]))
+        key_z, key_prior, key_x = random.split(key, 3)
+        z = within_prior(key_prior, program, program.propose(key_z, x[-1]))
+        current = decode(program, z)
         history = start_history(x, self.history_size, binary=is_binary(current.likelihood))
         return ACMWGState(program.impute(key_x, current.likelihood), current, history)
 

@@ -15,6 +15,7 @@ from jax.scipy.special import logsumexp
 
 from ppl_vae.inference.numpyro.estimators import checked_program
 from ppl_vae.inference.numpyro.program import Latents
+from ppl_vae.inference.numpyro.support import likelihood_within
 from ppl_vae.inference.numpyro.unconstrained import require_continuous
 
 __all__ = ["grid_posterior"]
@@ -91,7 +92,7 @@ def grid_posterior(
     def at(point: Array) -> tuple[Array, Array]:
         z = _latents(point, first)
         log_prior, likelihood = program.decode(z)
-        log_joint = program.log_observed(likelihood) + log_prior
+        log_joint = log_prior + likelihood_within(log_prior, program.log_observed(likelihood))
         return log_joint, program.log_proposal(z, program.x_obs)
 
     at_once = max(1, chunk_size // len(program.x_obs))

@@ -16,6 +16,7 @@ from ppl_vae.inference.numpyro.missingness import check_missingness, log_missing
 from ppl_vae.inference.numpyro.mwg import Decoded, decode, move_latents
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
+from ppl_vae.inference.numpyro.starting import within_prior
 
 __all__ = ["MNARMWGInfo", "MNARMWGKernel", "MNARMWGState", "log_missing_ratio", "step"]
 
@@ -133,7 +134,9 @@ class MNARMWGKernel(ProgramKernel):
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> MNARMWGState:
         """Start from completed rows, at the latents handed over or at z ~ q(z | x)."""
-        current = decode(program, program.propose(key, x) if z is None else z)
+        key_z, key_prior = random.split(key)
+        z = program.propose(key_z, x) if z is None else z
+        current = decode(program, within_prior(key_prior, program, z))
         return MNARMWGState(x, current, log_missingness(program, self.missingness, x))
 
     def step(

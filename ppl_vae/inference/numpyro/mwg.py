@@ -14,9 +14,12 @@ from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
+from ppl_vae.inference.numpyro.starting import within_prior
+from ppl_vae.inference.numpyro.support import likelihood_within
 
 __all__ = [
-    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_ratio", "move_latents", "step"
+    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_joint", "log_ratio",
+    "move_latents", "step",
 ]  # fmt: skip
 
 
@@ -53,13 +56,18 @@ class MWGInfo(NamedTuple):
 def decode(program: Program, z: Latents) -> Decoded:
     """Run the model once at `z`."""
     log_prior, likelihood = program.decode(z)
-    return Decoded(z, log_prior, program.log_observed(likelihood), likelihood)
+    log_observed = likelihood_within(log_prior, program.log_observed(likelihood))
+    return Decoded(z, log_prior, log_observed, likelihood)
+
+
+def log_joint(at: Decoded, x: Array) -> Array:
+    """Return log p(x, z) of completed rows, shape (B)."""
+    return at.log_prior + likelihood_within(at.log_prior, log_prob(at.likelihood, x))
 
 
 def log_ratio(program: Program, x: Array, proposed: Decoded, current: Decoded) -> Array:
     """Return log [p(x, z') q(z | x)] - log [p(x, z) q(z' | x)], shape (B,)."""
-    log_target_new = proposed.log_prior + log_prob(proposed.likelihood, x)
-    log_target_old = current.log_prior + log_prob(current.likelihood, x)
+    log_target_new, log_target_old = log_joint(proposed, x), log_joint(current, x)
     log_q_new = program.log_proposal(proposed.z, x)
     log_q_old = program.log_proposal(current.z, x)
     return log_target_new - log_target_old + log_q_old - log_q_new
@@ -120,7 +128,9 @@ class MWGKernel(ProgramKernel):
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> MWGState:
         """Start from completed rows, and from `z` where another kernel hands it over."""
-        return MWGState(x, decode(program, program.propose(key, x) if z is None else z))
+        key_z, key_prior = random.split(key)
+        z = program.propose(key_z, x) if z is None else z
+        return MWGState(x, decode(program, within_prior(key_prior, program, z)))
 
     def step(self, key: Array, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
         """Advance one chain by one iteration."""

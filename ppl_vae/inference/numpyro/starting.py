@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.rows import select_rows
 
-__all__ = ["HandOver", "starting_values"]
+__all__ = ["HandOver", "starting_values", "within_prior"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["origin"])
@@ -57,6 +58,15 @@ def starting_values(
     if program.site in fitted:
         x = jnp.where(program.mask, program.x_obs, fitted.pop(program.site).astype(x.dtype))
     return x, fitted if z.keys() <= fitted.keys() else None
+
+
+def within_prior(key: Array, program: Program, z: Latents) -> Latents:
+    """Return `z`, and draws from the prior in rows where the prior has no density at `z`.
+
+    A chain must not start there: p(x | z) need not exist, and x_m could not be drawn.
+    """
+    log_prior, _ = program.decode(z)
+    return select_rows(log_prior == -jnp.inf, program.propose_from_prior(key), z)
 
 
 def _check_names(handed: dict[str, Array], shapes: dict[str, tuple[int, ...]]) -> None:

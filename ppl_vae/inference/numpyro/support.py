@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, biject_to, constraints
 
-__all__ = ["log_prob_within"]
+__all__ = ["likelihood_within", "log_prob_within"]
 
 
 def log_prob_within(d: Distribution, value: Array) -> Array:
@@ -25,6 +25,14 @@ def log_prob_within(d: Distribution, value: Array) -> Array:
     if d.event_shape:
         inside = inside.all(tuple(range(-d.event_dim, 0)))
     return jnp.where(inside, log_prob, -jnp.inf)
+
+
+def likelihood_within(log_prior: Array, log_likelihood: Array) -> Array:
+    """Return log p(x | z), and -inf where z is outside of the prior's support.
+
+    There the likelihood's parameters may be none, a negative scale say, and its density NaN.
+    """
+    return jnp.where(log_prior == -jnp.inf, -jnp.inf, log_likelihood)
 
 
 def _bounded_entry(d: Distribution) -> Any:

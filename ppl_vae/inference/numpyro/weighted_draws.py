@@ -11,6 +11,7 @@ from jax import Array, random
 
 from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
 from ppl_vae.inference.numpyro.row_blocks import at_once
+from ppl_vae.inference.numpyro.support import likelihood_within, log_prob_within
 
 __all__ = ["WeightedDraws", "draw_latents", "draw_weighted"]
 
@@ -47,7 +48,9 @@ def draw_weighted(
         log_observed = program.log_observed(likelihood)
         log_p = _log_probs(model)
         log_prior = {name: log_p.pop(name) for name in z}
-        return WeightedDraws(z, _log_probs(guide), log_prior, sum(log_p.values(), log_observed))
+        log_observed = sum(log_p.values(), log_observed)
+        log_observed = likelihood_within(sum(log_prior.values(), jnp.zeros(())), log_observed)
+        return WeightedDraws(z, _log_probs(guide), log_prior, log_observed)
 
     keys = random.split(key, num_particles)
     return jax.lax.map(of_one_particle, keys, batch_size=at_once(chunk_size, program))
@@ -63,4 +66,4 @@ def draw_latents(key: Array, program: Program, num_particles: int, chunk_size: i
 
 
 def _log_probs(sites: dict) -> Latents:
-    return {name: site["fn"].log_prob(site["value"]) for name, site in sites.items()}
+    return {name: log_prob_within(site["fn"], site["value"]) for name, site in sites.items()}

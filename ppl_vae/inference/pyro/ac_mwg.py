@@ -17,7 +17,7 @@ from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.mwg import Decoded, decode
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
-from ppl_vae.inference.pyro.starting import starting_values
+from ppl_vae.inference.pyro.starting import starting_values, within_prior
 
 __all__ = ["ACMWGInfo", "ACMWGKernel", "ACMWGState", "log_mixture_proposal", "log_ratio", "step"]
 
@@ -176,7 +176,7 @@ class ACMWGKernel(ProgramKernel):
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> ACMWGState:
         """Start with completed rows x (C, P, B, *event) as history; the last proposes z."""
-        current = decode(program, program.propose(x[:, -1]))
+        current = decode(program, within_prior(program, program.propose(x[:, -1])))
         history = start_history(x, self.history_size, binary=is_binary(current.likelihood))
         return ACMWGState(program.impute(current.likelihood), current, history)
 

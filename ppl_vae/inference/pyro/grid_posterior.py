@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 import xarray as xr
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.estimators import checked_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Latents
+from ppl_vae.inference.pyro.support import likelihood_within
 from ppl_vae.inference.pyro.unconstrained import require_continuous
 
 __all__ = ["grid_posterior"]
@@ -87,12 +89,13 @@ def grid_posterior(
     points = torch.as_tensor(grid.reshape(-1, num_latents)).to(program.x_obs)
 
     parts = []
-    for some in points.split(max(1, chunk_size // len(program.x_obs))):
-        z = _latents(some, first)
-        log_prior, likelihood = program.decode(z)
-        x_each = program.x_obs.expand(len(some), *program.x_obs.shape)
-        log_joint = program.log_observed(likelihood) + log_prior
-        parts.append((log_joint, program.log_proposal(z, x_each)))
+    with pyro.validation_enabled(False):  # cells may lie outside of the prior's support
+        for some in points.split(max(1, chunk_size // len(program.x_obs))):
+            z = _latents(some, first)
+            log_prior, likelihood = program.decode(z)
+            log_joint = log_prior + likelihood_within(log_prior, program.log_observed(likelihood))
+            x_each = program.x_obs.expand(len(some), *program.x_obs.shape)
+            parts.append((log_joint, program.log_proposal(z, x_each)))
     log_joint, log_q = (torch.cat(part) for part in zip(*parts, strict=True))
     log_cell = num_latents * np.log(cell)
     log_evidence = log_joint.logsumexp(0) + log_cell

@@ -16,6 +16,7 @@ from ppl_vae.inference.pyro.missingness import check_missingness, log_missingnes
 from ppl_vae.inference.pyro.mwg import Decoded, decode, move_latents
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
+from ppl_vae.inference.pyro.starting import within_prior
 
 __all__ = ["MNARMWGInfo", "MNARMWGKernel", "MNARMWGState", "log_missing_ratio", "step"]
 
@@ -131,7 +132,8 @@ class MNARMWGKernel(ProgramKernel):
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> MNARMWGState:
         """Start from completed rows, at the latents handed over or at z ~ q(z | x)."""
-        current = decode(program, program.propose(x) if z is None else z)
+        z = program.propose(x) if z is None else z
+        current = decode(program, within_prior(program, z))
         return MNARMWGState(x, current, log_missingness(program, self.missingness, x))
 
     def step(self, program: Program, state: MNARMWGState) -> tuple[MNARMWGState, MNARMWGInfo]:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.program import Latents, Program
+from ppl_vae.inference.pyro.rows import select_rows
 
-__all__ = ["HandOver", "starting_values"]
+__all__ = ["HandOver", "starting_values", "within_prior"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def starting_values(
     if program.site in fitted:
         x = torch.where(program.mask, program.x_obs, fitted.pop(program.site).to(x))
     return x, fitted if z.keys() <= fitted.keys() else None
+
+
+def within_prior(program: Program, z: Latents) -> Latents:
+    """Return `z`, and draws from the prior in rows where the prior has no density at `z`.
+
+    A chain must not start there: p(x | z) need not exist, and x_m could not be drawn.
+    """
+    log_prior, _ = program.decode(z)
+    z_prior = program.propose_from_prior(log_prior.shape[:-1])
+    return select_rows(log_prior == -torch.inf, z_prior, z)
 
 
 def _check_names(handed: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints
 
-__all__ = ["log_prob_within"]
+__all__ = ["likelihood_within", "log_prob_within"]
 
 
 def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
@@ -24,6 +24,14 @@ def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
     if d.event_shape:
         inside = inside.flatten(-len(d.event_shape)).all(-1)
     return torch.where(inside, log_prob, -torch.inf)
+
+
+def likelihood_within(log_prior: Tensor, log_likelihood: Tensor) -> Tensor:
+    """Return log p(x | z), and -inf where z is outside of the prior's support.
+
+    There the likelihood's parameters may be none, a negative scale say, and its density NaN.
+    """
+    return torch.where(log_prior == -torch.inf, -torch.inf, log_likelihood)
 
 
 def _bounded_entry(d: Distribution) -> Any:

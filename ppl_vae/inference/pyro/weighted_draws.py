@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.program import Latents, Program, without_mask
 from ppl_vae.inference.pyro.row_blocks import at_once
-from ppl_vae.inference.pyro.support import log_prob_within
+from ppl_vae.inference.pyro.support import likelihood_within, log_prob_within
 
 __all__ = ["WeightedDraws", "draw_latents", "draw_weighted"]
 
@@ -81,7 +81,8 @@ def _decode(program: Program, z: Latents) -> tuple[Latents, Tensor]:
     log_observed = program.log_observed(without_mask(sites.pop(program.site)["fn"]))
     _, log_p = _values_and_log_probs(sites)
     log_prior = {name: log_p.pop(name) for name in z}
-    return log_prior, sum(log_p.values(), log_observed)
+    log_observed = sum(log_p.values(), log_observed)
+    return log_prior, likelihood_within(sum(log_prior.values(), torch.zeros(())), log_observed)
 
 
 def _values_and_log_probs(sites: dict[str, dict[str, Any]]) -> tuple[Latents, Latents]:
