@@ -8,14 +8,14 @@ export PYTHONUNBUFFERED := 1
 # The nets are small: threads of torch would only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test style test-shell test-slow mutants clean
+.PHONY: demo test style test-shell test-examples test-slow mutants clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart/quickstart_numpyro.py
 	$(BIN)/python examples/quickstart/quickstart_pyro.py
 
 test: style test-shell $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" --doctest-modules ppl_vae tests
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not script" --doctest-modules ppl_vae tests
 
 style: $(STAMP)
 	$(BIN)/ruff check $(CODE)
@@ -24,6 +24,9 @@ style: $(STAMP)
 
 test-shell: $(STAMP)
 	$(BIN)/python tests/house/without.py torch pyro jax jaxlib flax numpyro -- -q tests/shell
+
+test-examples: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m "script and not slow" tests
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow --doctest-modules ppl_vae tests

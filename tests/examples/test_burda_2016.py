@@ -25,12 +25,6 @@ SCRIPTS = {  # what each writes besides its rows
     "active_units": ("filters_VAEk=1.png", "units_VAEk=1_IWAEk=50_IWAEk=50.png"),
     "gradients": ("gradients_one_stage.png", "gradients_all_stages.nc"),
 }
-EVERY = [(name, twin) for name in SCRIPTS for twin in ("numpyro", "pyro")]
-QUICK = [("table", "numpyro"), *[(name, "pyro") for name in SCRIPTS]]
-CASES = [
-    pytest.param(name, twin, marks=() if (name, twin) in QUICK else pytest.mark.slow)
-    for name, twin in EVERY
-]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +112,9 @@ def test_cells_of_the_table(modules):
     assert table.Cell(1, "DReG", 5).paper is None
 
 
-@pytest.mark.parametrize(("name", "twin"), CASES)
+@pytest.mark.script
+@pytest.mark.parametrize("twin", ["numpyro", "pyro"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_smoke_preset_and_going_on(name, twin, tmp_path):
     if importlib.util.find_spec(twin) is None:
         pytest.skip(f"{twin} is not installed")

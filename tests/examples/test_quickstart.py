@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ["--steps", "30", "--rows", "6", "--warmup", "5", "--samples", "20", "--chains", "2"]
 
 
+@pytest.mark.script
 @pytest.mark.parametrize("twin", ["numpyro", "pyro"])
 def test_quickstart(twin, tmp_path):
     if importlib.util.find_spec(twin) is None:

@@ -33,6 +33,7 @@ def run_script(folder, name, twin, *options):
     )  # fmt: skip
 
 
+@pytest.mark.script
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("twin", ["numpyro", "pyro"])
 def test_smoke_preset_of_real_data(twin, name, example_folder, tmp_path):

@@ -73,6 +73,7 @@ def test_exact_draws_score_as_the_smoothed_density(toy_grid):
         assert abs(each.mean() - limit) < 4e-4  # four standard errors: false alarm 1e-3
 
 
+@pytest.mark.script
 @pytest.mark.parametrize("twin", ["numpyro", "pyro"])
 def test_smoke_preset_and_going_on(twin, example_folder, tmp_path):
     if importlib.util.find_spec(twin) is None:

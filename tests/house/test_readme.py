@@ -16,6 +16,7 @@ def test_at_most_80_lines():
     assert len(README.splitlines()) <= 80
 
 
+@pytest.mark.script
 @pytest.mark.parametrize("twin", ["numpyro", "pyro"])
 def test_the_example_runs(twin):
     (block,) = [b for b in BLOCKS if f"ppl_vae.{twin} " in b]
