@@ -25,8 +25,8 @@ ADVICE = {
         "or a better guide; `pool` does not mend it"
     ),
     "history never refreshed": (
-        "AC-MWG still proposes from where it started: raise prior_probability, or start it from a "
-        "LAIR run (init_params)"
+        "AC-MWG proposed from one and the same history: raise prior_probability, or start it from "
+        "a LAIR run (init_params)"
     ),
 }
 
@@ -51,7 +51,7 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
       R-hat of single chains at most `threshold`, worst entry of the row).
     * "not converged": R-hat is above `threshold`, and some chain is not stationary.
     * "heavy weights": k-hat of the importance weights is above 0.7 in some chain.
-    * "history never refreshed": nothing entered AC-MWG's history since the chain's start.
+    * "history never refreshed": nothing entered AC-MWG's history in all draws of a chain.
 
     Args:
         idata: results of `to_inference_data` or `pool`.
@@ -101,8 +101,8 @@ def _at_rest(idata: Any, site: str | None, threshold: float) -> NDArray:
 
 
 def _never_refreshed(idata: Any, rows: NDArray) -> NDArray:
-    """Whether some chain's history stands for nothing but its start, (R,)."""
+    """Whether some chain's history is the same at its last draw as at its first, (R,)."""
     length = sample_statistic(idata, "history_length", rows, ("chain", "draw", "row"))
     if length is None:
         return np.zeros(len(rows), bool)
-    return np.any(length[:, -1] <= 1, axis=0)
+    return np.any(length[:, -1] == length[:, 0], axis=0) & (length.shape[1] > 1)

@@ -81,6 +81,7 @@ def arrange(
     mask: NDArray,
     constants: Mapping[str, Any],
     attrs: Mapping[str, Any],
+    nothing_seen: NDArray,
     coords: Mapping[str, Sequence[Any]] | None = None,
 ) -> Any:
     """Return the container of `to_inference_data`, of one chain, with a group `estimates`.
@@ -92,6 +93,7 @@ def arrange(
         mask: shape of x, True = observed.
         constants: further arguments of the model.
         attrs: settings, seed and wall time.
+        nothing_seen: whether nothing at all is observed of a row, shape (B,), bool.
         coords: labels as in `to_inference_data`.
     """
     if COMPLETED in found:
@@ -99,7 +101,6 @@ def arrange(
     else:  # nothing is missing: every draw is the data
         rows = np.broadcast_to(x, (found.sizes["draw"], *x.shape))
     estimates = _group(found, "estimates")
-    nothing_seen = ~mask.reshape(len(mask), -1).any(1)
     for name in ("log_likelihood", "standard_error"):  # log p of no entry at all
         estimates[name] = estimates[name].where(~nothing_seen, 0.0)
     run = Run(

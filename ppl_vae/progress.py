@@ -74,8 +74,18 @@ class Progress:
         }
 
     def go_on_from(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the steps of a checkpoint, as far as this run goes."""
-        self.step = min(int(arrays["step"]), self.losses.shape[-1])
-        self.losses[..., : self.step] = arrays["losses"][..., : self.step]
-        known = arrays["validation_losses"][..., : self.validation_losses.shape[-1]]
+        """Take over the steps of a checkpoint.
+
+        Raises:
+            ValueError: if it has gone further than this run is to go.
+        """
+        step, num_steps = int(arrays["step"]), self.losses.shape[-1]
+        if step > num_steps:
+            raise ValueError(
+                f"The checkpoint is of step {step}, and num_steps is {num_steps}: what it was "
+                f"before is not kept. Give num_steps={step} or more, or another path."
+            )
+        self.step = step
+        self.losses[..., :step] = arrays["losses"]
+        known = arrays["validation_losses"]
         self.validation_losses[..., : known.shape[-1]] = known

@@ -58,7 +58,9 @@ class TrainingOptions:
         if not (self.clip_norm is None or self.clip_norm > 0):
             raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm!r}.")
 
-    def words(self, program: Any, x: Any, **more: Any) -> dict[str, str]:
+    def words(
+        self, program: Any, x: Any, args: tuple[Any, ...] = (), **more: Any
+    ) -> dict[str, str]:
         """Return what a checkpoint must know of the run, or nothing if there is none.
 
         How long the run is may change, and so may what is shown.
@@ -66,6 +68,7 @@ class TrainingOptions:
         Args:
             program: what is trained; its weights are not part of the words.
             x: the data.
+            args: further arguments of model and guide, such as labels.
             **more: other settings, as `describe` takes them.
         """
         if self.checkpoint is None:
@@ -78,7 +81,7 @@ class TrainingOptions:
         return {
             **{name: describe(value) for name, value in told.items()},
             "program": _program(getattr(program, "program", program)),
-            "data": ", ".join(_fingerprints((x, self.mask, self.validation))),
+            "data": ", ".join(_fingerprints((x, self.mask, self.validation, *args))),
         }
 
 
@@ -119,7 +122,8 @@ def _fingerprints(data: Any) -> Iterator[str]:
         yield "none"
     else:
         array = np.ascontiguousarray(data.cpu() if hasattr(data, "cpu") else data)
-        yield f"{array.dtype}{list(array.shape)} {zlib.crc32(array.tobytes()):08x}"
+        words = f"{array.dtype}{list(array.shape)} {zlib.crc32(array.tobytes()):08x}"
+        yield describe(data) if array.dtype == object else words
 
 
 def _words(value: Any, holders: tuple[int, ...]) -> str:

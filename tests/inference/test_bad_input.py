@@ -99,6 +99,23 @@ def test_integers_with_a_mask(backend, ppl):
     np.testing.assert_array_equal(draws[..., MASK], np.broadcast_to(FILLED[MASK], (2, 3, 8)))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_integers_of_a_continuous_likelihood(backend, ppl, dtype):
+    """Imputations would be cut to whole numbers, and wrap around."""
+
+    def model(x):
+        with ppl.plate("rows", x.shape[0]):
+            z = ppl.sample("z", ppl.dist.Normal(0.0 * x[:, :1], 1.0).to_event(1))
+            ppl.sample("x", ppl.dist.Normal(z + 0 * x, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", x.shape[0]):
+            ppl.sample("z", ppl.dist.Normal(1.0 * x[:, :1], 1.0).to_event(1))
+
+    with pytest.raises(TypeError, match=rf"x holds .*{dtype}.*'x' .*continuous.*as floats"):
+        run(backend, (model, guide), FILLED.astype(dtype), mask=backend.array(MASK))
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_row_with_nothing_observed_is_a_prior_draw(backend, ppl, name):
     """z ~ N(0, 1) and x = z + noise of scale 1/2: variance 5/4, covariance 1."""

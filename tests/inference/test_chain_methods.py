@@ -101,6 +101,14 @@ for kernel, particles in ((ACMWGKernel, ()), (LAIRKernel, (4,))):
 two = {"num_chains": 2, **quiet}
 check(pyro.infer.MCMC(ACMWGKernel(*programs), 5, **two), 2)
 check(MCMC(ACMWGKernel(*programs), 5, chain_method="parallel", **two), 2)
+warm = MCMC(LAIRKernel(*programs), 5, **two)
+check(warm, 2, (4,))
+start, each = warm.last_state.hand_over(), {"chain_method": "parallel", **two}
+handed, values = (
+    check(MCMC(ACMWGKernel(*programs), 5, initial_params=given, **each), 2)
+    for given in (start, start.values)
+)
+np.testing.assert_array_equal(handed, values)
 in_turn = MCMC(ACMWGKernel(*programs), 5, chain_method="sequential", **two)
 check(in_turn, 2)
 info = in_turn.get_extra_fields(group_by_chain=True)["info"]

@@ -75,6 +75,32 @@ def test_a_checkpoint_of_another_architecture(backend, tmp_path):
         backend.fit(other, X, num_steps=12, batch_size=8, checkpoint=path)
 
 
+def test_a_checkpoint_that_has_gone_too_far(backend, tmp_path):
+    """The weights of an earlier step are not kept."""
+    path = tmp_path / "run.npz"
+    first = losses(backend, checkpoint=path)
+    with pytest.raises(ValueError, match=r"of step 12, and num_steps is 7.*num_steps=12 or more"):
+        losses(backend, checkpoint=path, num_steps=7)
+    np.testing.assert_array_equal(first, losses(backend, checkpoint=path))
+
+
+def test_a_checkpoint_of_other_labels(backend, tmp_path):
+    """Further arguments are data."""
+    path, labels = tmp_path / "run.npz", np.arange(24) % 3
+
+    def run(labels):
+        if backend.name == "pyro":
+            importlib.import_module("pyro").set_rng_seed(1)
+        program = backend.api.ConditionalVAE((6,), (2,), 3, ((8,),))
+        options = {"num_steps": 6, "batch_size": 8, "checkpoint": path}
+        return backend.fit(program, X, labels, **options).losses
+
+    first = run(labels)
+    with pytest.raises(ValueError, match="belongs to another run: data was"):
+        run(labels[::-1].copy())
+    np.testing.assert_array_equal(first, run(labels))
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
 def test_a_damaged_checkpoint(backend, tmp_path, damage):
     path = tmp_path / "run.npz"

@@ -101,6 +101,7 @@ def test_trained_programs_are_measured_as_they_are(backend):
     [
         ({"num_draws": 1}, "num_draws must be an integer >= 2, got 1"),
         ({"num_particles": (0,)}, "num_particles must be an integer >= 1, got 0"),
+        ({"objectives": ("jvi",)}, "num_particles must be an integer >= 2, got 1"),
         ({"objectives": "iwae"}, "objectives must be a sequence"),
         ({"objectives": ()}, "objectives must be a sequence"),
         ({"objectives": ("iwae", "iwae")}, "objectives must have different names"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from host_words import words
-from kernel_parts import chains, double_precision, module, one_chain
+from kernel_parts import bind, chains, double_precision, module, one_chain, real
 from oracles import LinearGaussian
 from pooled_draws import moment_score
 from scipy import stats
@@ -59,6 +59,27 @@ def test_densities(backend, ppl, family, kind):
         loc, scale = (1 - missing) * loc, (1 - missing) * scale + end * missing
     law = stats.norm(loc, scale) if family == "normal" else stats.t(5, loc, scale)
     np.testing.assert_allclose(found, law.logpdf(Z).sum(1), rtol=1e-6)
+
+
+def test_one_number_a_row(backend, ppl):
+    """x of shape (B,): the prior where it is missing, the guide where it is observed."""
+    x, mask = np.array([0.4, -1.0, 2.0]), np.array([True, False, True])
+
+    def model(x):
+        with ppl.plate("rows", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0 * x, 1.0))
+            ppl.sample("x", ppl.dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Normal(0.5 * x, 0.3))
+
+    law = stats.norm(np.where(mask, 0.5 * x, 0), np.where(mask, 0.3, 1))
+    with double_precision(backend):
+        program = bind(backend, (model, backend.api.annealed(guide)), x, mask)
+        z, x_obs = (real(backend, a) for a in (Z[:, 0], np.where(mask, x, 0)))
+        found = program.log_proposal(chains(backend, {"z": z}), chains(backend, x_obs))
+    np.testing.assert_allclose(one_chain(backend, found), law.logpdf(Z[:, 0]), rtol=1e-12)
 
 
 def test_beta_sites(backend, ppl):

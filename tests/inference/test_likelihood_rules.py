@@ -222,6 +222,23 @@ def test_coupled_draws_follow_the_conditional(backend, family, observed):
     assert np.abs(scores).max() < largest_score(len(scores))
 
 
+def test_a_mixture_of_one_value_a_row(backend):
+    """No event axis: x has the shape of the rows alone."""
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=5), np.array([True, False, True, True, False])
+    weights, loc = rng.dirichlet(np.ones(3), 5), rng.normal(size=(5, 3))
+    with double_precision(backend), unvalidated(backend):
+        which = make(backend, "Categorical", {"probs": weights})
+        each = make(backend, "Normal", loc, np.ones_like(loc))
+        d = dist(backend).MixtureSameFamily(which, each)
+        expected = logsumexp(stats.norm.logpdf(x[:, None], loc), axis=1, b=weights)
+        found = log_observed(backend, d, x, mask)
+        np.testing.assert_allclose(found, np.where(mask, expected, 0), atol=1e-6)
+        drawn = complete(backend, d, x, mask)
+    np.testing.assert_array_equal(drawn[mask], x[mask])
+    assert (drawn[~mask] != x[~mask]).all()
+
+
 def test_unknown_likelihood_names_the_remedy(backend):
     d = make(backend, "Dirichlet", np.ones((2, 3)))
     with pytest.raises(NotImplementedError, match="register_rule"):

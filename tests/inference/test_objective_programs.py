@@ -150,9 +150,10 @@ def test_a_site_without_gradient_is_named(backend, name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_bad_numbers_of_particles(backend, name):
+    least = getattr(backend.api, name).least_particles
     for number in (0, 2.0):
         with pytest.raises(
-            ValueError, match=f"num_particles must be an integer >= 1, got {number}"
+            ValueError, match=f"num_particles must be an integer >= {least}, got {number}"
         ):
             getattr(backend.api, name)(num_particles=number)
 
@@ -160,7 +161,7 @@ def test_bad_numbers_of_particles(backend, name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("JVI", {"num_particles": 1}, "num_particles must be at least 2, to leave one out, got 1"),
+        ("JVI", {"num_particles": 1}, "num_particles must be an integer >= 2, got 1"),
         ("CIWAE", {"beta": 1.2}, r"beta must be between 0 \(IWAE\) and 1 \(ELBO\).*got 1.2"),
         ("CIWAE", {"beta": -0.1}, r"beta must be between.*got -0.1"),
         ("CIWAE", {"beta": "half"}, r"beta must be between.*got 'half'"),

@@ -64,7 +64,7 @@ def test_local_draws_are_of_the_particles_own(backend):
     assert set(np.unique(second)) == {3}  # the other has no weight
     share = WEIGHTS[1] / WEIGHTS[:2].sum()
     assert abs(first.mean() - share) < 5 * np.sqrt(share * (1 - share) / NUM_ROWS)
-    with pytest.raises(ValueError, match="2 particles with 3 proposals each.*num_draws=3"):
+    with pytest.raises(ValueError, match=r"2 particles with 3 proposals each.*num_draws=3"):
         drawn(3)
     with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
         drawn(0)

@@ -17,9 +17,10 @@ FILES = [
     "pseudo_gibbs", "mwg", "ac_mwg", "lair", "weighting", "baselines", "guides", "streaming_lair",
     "pooling", "svi", "objectives", "analytic_elbo", "importance_weighted", "forward_kl",
     "diagnostics", "kernel_state", "starting", "missingness", "mnar_mwg", "mnar_lair",
-    "historical_lair", "multi_draw_lair", "scheduled_lair", "clipped_pseudo_gibbs", "map_start", "hmc_refresh",
-    "unconstrained", "conditional", "estimators", "grid_posterior", "doubly_reparameterised",
-    "generalised_dreg", "reweighted_wake_sleep", "interpolated_bounds", "jackknife",
+    "historical_lair", "multi_draw_lair", "scheduled_lair", "clipped_pseudo_gibbs", "map_start",
+    "hmc_refresh", "unconstrained", "conditional", "estimators", "grid_posterior",
+    "doubly_reparameterised", "generalised_dreg", "reweighted_wake_sleep", "interpolated_bounds",
+    "jackknife",
 ]  # fmt: skip
 METHODS = ("start", "step", "collect", "bind", "redecode")
 

@@ -72,9 +72,10 @@ def test_heavy_weights(rng):
     assert found(results(rng, khat=khat)) == {"heavy weights": [3]}
 
 
-def test_history_never_refreshed(rng):
+@pytest.mark.parametrize("start", [1, 5], ids=["one imputation", "the imputations of a warm-up"])
+def test_history_never_refreshed(rng, start):
     length = np.cumsum(np.ones((NUM_CHAINS, NUM_DRAWS, 2)), 1)
-    length[3, :, 0] = 1
+    length[3, :, 0] = start
     assert found(results(rng, history_length=length)) == {"history never refreshed": [3]}
 
 

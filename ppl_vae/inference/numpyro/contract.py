@@ -28,6 +28,7 @@ def check_program(key: Array, program: Program) -> None:
         ValueError: unknown data site; sites of model and guide that do not match; a site without
             one value a row; rows that influence each other; scaled densities; parameters without
             values; data of another shape than the model's, or outside its likelihood's support.
+        TypeError: whole numbers as data of a continuous likelihood.
         NotImplementedError: no rule for partially observed rows of this likelihood.
     """
 
@@ -66,6 +67,7 @@ def _trace(key: Array, program: Program) -> _Findings:
             _check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
     likelihood = without_mask(model_sites[program.site]["fn"])
     _check_event_shape(program, likelihood)
+    _check_dtype(program, likelihood)
     find_rule(likelihood)
     changes = _change_rows(program, key_rows) if program.x_obs.shape[0] > 1 else {}
     return _Findings(
@@ -231,6 +233,17 @@ def _check_scales(scales: dict[str, Any]) -> None:
                 "draws would follow another posterior than the model's. Scale it in training "
                 "only: leave out `handlers.scale` when sampling."
             )
+
+
+def _check_dtype(program: Program, likelihood: dist.Distribution) -> None:
+    support: Any = likelihood.support
+    if jnp.issubdtype(program.x_obs.dtype, jnp.floating) or support.is_discrete:
+        return
+    raise TypeError(
+        f"x holds {program.x_obs.dtype}, but site {program.site!r} of the model is continuous: its "
+        "draws would be cut to whole numbers. Pass x as floats, for example "
+        "`x.astype('float32')`."
+    )
 
 
 def _entry_support(support: Any) -> Any:

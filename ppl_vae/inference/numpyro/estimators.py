@@ -26,7 +26,8 @@ from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
 __all__ = [
-    "check_at_least", "checked_program", "conditional_log_likelihood", "described", "log_likelihood"
+    "check_at_least", "checked_program", "conditional_log_likelihood", "described",
+    "log_likelihood", "rows_without_data",
 ]  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def log_likelihood(
 
     All k share one pool of S = max k weights a row. L_1 is the ELBO; L_k grows to log p(x_o).
     Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low. A row
-    of which nothing is observed has log p = 0.
+    of which nothing is observed, nor any other site of the model, has log p = 0.
 
     Args:
         key: random key.
@@ -213,7 +214,7 @@ def _estimate(
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
     num_rows = len(program.x_obs)
-    nothing_seen = np.asarray(~program.mask.reshape(num_rows, -1).any(1))
+    nothing_seen = rows_without_data(program)
 
     @jax.jit
     def weigh(key: Array, rows: Array) -> Array:
@@ -226,6 +227,14 @@ def _estimate(
         return summarise_weights(weights, numbers)
 
     return over_blocks(key, num_rows, summarise, progress_bar)
+
+
+def rows_without_data(program: Program) -> np.ndarray:
+    """Return whether nothing at all is observed of a row, so that log p is 0; shape (B,), bool."""
+    sites = program.trace_model(key=random.key(0))  # for their names alone
+    has_others = any(site["is_observed"] for name, site in sites.items() if name != program.site)
+    nothing_seen = ~np.asarray(program.mask).reshape(len(program.mask), -1).any(1)
+    return np.zeros(len(program.mask), bool) if has_others else np.asarray(nothing_seen)
 
 
 def described(key: Array, program: Program, num_particles: int, began: float) -> dict[str, Any]:

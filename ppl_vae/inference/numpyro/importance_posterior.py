@@ -18,7 +18,12 @@ from jax import Array, random
 
 from ppl_vae.importance import transformed
 from ppl_vae.importance_results import arrange, tabulate
-from ppl_vae.inference.numpyro.estimators import check_at_least, checked_program, described
+from ppl_vae.inference.numpyro.estimators import (
+    check_at_least,
+    checked_program,
+    described,
+    rows_without_data,
+)
 from ppl_vae.inference.numpyro.pooling import impute_each
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
@@ -110,7 +115,8 @@ def importance_posterior(
         return tabulate(log_weights, used, *jax.tree.map(np.asarray, (pool.z, *drawn)))
 
     found = over_blocks(key, len(program.x_obs), of_block, progress_bar)
-    return arrange(found, **described(key, program, num_particles, began), coords=coords)
+    run = described(key, program, num_particles, began)
+    return arrange(found, **run, nothing_seen=rows_without_data(program), coords=coords)
 
 
 def _steps(program: Program, num_particles: int, num_samples: int, chunk_size: int) -> Any:

@@ -10,7 +10,6 @@ from jax.scipy.special import logsumexp
 from ppl_vae.inference.numpyro.importance_weighted import IWAE
 from ppl_vae.inference.numpyro.particles import log_mean_exp
 from ppl_vae.inference.numpyro.program import Program
-from ppl_vae.schedules import Schedule
 
 __all__ = ["JVI"]
 
@@ -40,21 +39,7 @@ class JVI(IWAE):
         (20,)
     """
 
-    def __init__(
-        self,
-        *,
-        num_particles: int = 50,
-        kl_weight: float | Schedule = 1.0,
-        chunk_size: int | None = None,
-        site: str = "x",
-    ) -> None:
-        super().__init__(
-            num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
-        )
-        if num_particles < 2:
-            raise ValueError(
-                f"num_particles must be at least 2, to leave one out, got {num_particles!r}."
-            )
+    least_particles = 2  # or there is none to leave out
 
     def value(self, key: Array, program: Program) -> Array:
         """Return the estimate of each row, shape (B,)."""

@@ -248,8 +248,8 @@ def _joint_log_prob(d: dist.Distribution, x: Array, mask: Array) -> Array:
 
 def _components(d: dist.Distribution, x: Array, mask: Array) -> tuple[Any, Array, Array]:
     d_core = _without_expand(d)
-    axis = -1 - d_core.event_dim
-    shape = (*x.shape[: axis + 1], d_core.mixture_size, *x.shape[axis + 1 :])
+    axis, cut = -1 - d_core.event_dim, x.ndim - d_core.event_dim
+    shape = (*x.shape[:cut], d_core.mixture_size, *x.shape[cut:])
     each = d_core.component_distribution
     return (
         each,

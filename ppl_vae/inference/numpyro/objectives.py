@@ -41,6 +41,8 @@ class Objective(infer.elbo.ELBO):
         site: name of the data site.
     """
 
+    least_particles = 1
+
     def __init__(self, *, site: str = "x") -> None:
         super().__init__()
         self.site = site
@@ -107,7 +109,7 @@ class ELBO(Objective):
         site: str = "x",
     ) -> None:
         super().__init__(site=site)
-        self.num_particles = check_num_particles(num_particles)
+        self.num_particles = check_num_particles(num_particles, self.least_particles)
         self.kl_weight: Any = check_weight("kl_weight", kl_weight)
         self.chunk_size = check_chunk_size(chunk_size)
 

@@ -184,10 +184,10 @@ def with_gradient_of(value: Array, surrogate: Array) -> Array:
 # --- settings -------------------------------------------------------------------------------
 
 
-def check_num_particles(num_particles: int) -> int:
+def check_num_particles(num_particles: int, least: int = 1) -> int:
     """Return the number, or raise a `ValueError`."""
-    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
-        raise ValueError(f"num_particles must be an integer >= 1, got {num_particles!r}.")
+    if not isinstance(num_particles, int | np.integer) or num_particles < least:
+        raise ValueError(f"num_particles must be an integer >= {least}, got {num_particles!r}.")
     return num_particles
 
 

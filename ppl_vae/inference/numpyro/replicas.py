@@ -60,7 +60,7 @@ def fit_replicas(
     state = jax.vmap(lambda keys: epochs.start(keys, training.params, training.rows))(keys)
     run = jax.jit(jax.vmap(epochs.run, in_axes=(0, 0, None, None, None)))
     loss_of = jax.jit(jax.vmap(epochs.loss, in_axes=(0, 0, None, None)))
-    words = all_options.words(training.program, x, seed=str(random.key_data(seeds)))
+    words = all_options.words(training.program, x, args, seed=str(random.key_data(seeds)))
     progress = training.progress(all_options.num_steps, num_replicas)
     state = descend(training, run, loss_of, state, keys, progress, all_options, words)
     params = epochs.svi.get_params(state)

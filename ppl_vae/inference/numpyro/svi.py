@@ -95,7 +95,7 @@ def fit(
     keys = Keys(*random.split(key, 4))
     state = training.epochs.start(keys, training.params, training.rows)
     run, loss_of = jax.jit(training.epochs.run), jax.jit(training.epochs.loss)
-    words = options.words(program, x, seed=str(random.key_data(key)))
+    words = options.words(program, x, args, seed=str(random.key_data(key)))
     progress = training.progress(options.num_steps)
     state = descend(training, run, loss_of, state, keys, progress, options, words)
     params = training.epochs.svi.get_params(state)

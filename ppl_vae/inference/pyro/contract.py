@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.incomplete_data import refuse_outside
 from ppl_vae.inference.pyro.likelihood import find_rule, log_prob
-from ppl_vae.inference.pyro.program import Latents, Program, without_mask
+from ppl_vae.inference.pyro.program import Latents, Program, is_recorded_only, without_mask
 
 __all__ = ["check_program"]
 
@@ -28,6 +28,7 @@ def check_program(program: Program) -> None:
         ValueError: unknown data site; sites of model and guide that do not match; a site without
             one value a row; rows that influence each other; scaled densities; parameters without
             values; data of another shape than the model's, or outside its likelihood's support.
+        TypeError: whole numbers as data of a continuous likelihood.
         NotImplementedError: no rule for partially observed rows of this likelihood.
     """
     model_sites = _run(program, "model")
@@ -41,10 +42,12 @@ def check_program(program: Program) -> None:
     _check_hidden_entries(program, hiding)
     likelihood = without_mask(hiding)
     _check_event_shape(program, likelihood)
+    _check_dtype(program, likelihood)
     find_rule(likelihood)
     _check_support(program, likelihood)
     if program.x_obs.shape[0] > 1:
-        _check_rows_independent(program)
+        with pyro.validation_enabled(False):  # the guide may leave the prior's support
+            _check_rows_independent(program)
 
 
 def _run(program: Program, role: str) -> dict[str, Any]:
@@ -85,6 +88,8 @@ class _Refuse(Messenger):
             )
 
     def _pyro_sample(self, msg: Any) -> None:
+        if is_recorded_only(msg):
+            return
         if site_is_subsample(msg) and msg["fn"].subsample_size not in (None, msg["fn"].size):
             size, subsample_size = msg["fn"].size, msg["fn"].subsample_size
             raise _Refused(
@@ -198,6 +203,17 @@ def _refuse_if_hidden(program: Program, shown: Tensor) -> None:
             f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
             "sampler, with `mask=` of `mcmc.run` or NaN."
         )
+
+
+def _check_dtype(program: Program, likelihood: Distribution) -> None:
+    support: Any = likelihood.support
+    if program.x_obs.is_floating_point() or support.is_discrete:
+        return
+    raise TypeError(
+        f"x holds {program.x_obs.dtype}, but site {program.site!r} of the model is continuous: its "
+        "draws would be cut to whole numbers. Pass x as floats, for example "
+        "`x.astype('float32')`."
+    )
 
 
 def _entry_support(support: Any) -> Any:

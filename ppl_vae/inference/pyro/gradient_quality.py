@@ -155,5 +155,6 @@ def with_particles(name: str, objective: Objective, num_particles: int) -> Objec
     if "num_particles" not in signature(type(objective)).parameters:
         raise ValueError(f"objective {name!r} has no particles whose number could be compared.")
     objective = copy(objective)
-    objective.num_particles = check_num_particles(num_particles)
+    least = objective.least_particles
+    objective.num_particles = check_num_particles(num_particles, least)
     return objective

@@ -4,9 +4,9 @@ What does not depend on a particle is computed once for all; a guide that torch 
 one that branches on values, is run on K copies of the rows instead.  Shapes: K particles, B rows.
 """
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import pyro
@@ -30,10 +30,19 @@ class Seen:
     cannot_map: bool = False
 
 
-@lru_cache(maxsize=256)
+SEEN: dict[tuple[int, Any], tuple[Any, Seen]] = {}
+"""By identity, for not all that can be called has a hash, and as long as a guide lives."""
+
+
 def _seen(guide: Callable[..., Any]) -> Seen:
-    del guide
-    return Seen()
+    owner, method = getattr(guide, "__self__", guide), getattr(guide, "__func__", None)
+    key = (id(owner), method)
+    if key not in SEEN:
+        try:
+            SEEN[key] = weakref.ref(owner, lambda _: SEEN.pop(key, None)), Seen()
+        except TypeError:  # a class with slots, of which nothing can be remembered
+            return Seen()
+    return SEEN[key][1]
 
 
 def run_particles(program: Program, num_particles: int) -> Sites:

@@ -79,11 +79,14 @@ def annealed(guide: Callable[..., Any], *, end_scale: float = 1.0) -> Callable[.
         raise ValueError(f"end_scale must be positive, got {end_scale}.")
 
     def towards_prior(d: Distribution, mask: Tensor) -> Distribution:
-        missing = 1 - mask.flatten(1).float().mean(1)
-        f = missing.reshape(-1, *[1] * len(d.event_shape))
+        def towards(value: Tensor, end: float) -> Tensor:
+            missing = 1 - mask.unsqueeze(-1).flatten(1).to(value.dtype).mean(1)
+            f = missing.reshape(-1, *[1] * len(d.event_shape))
+            return (1 - f) * value + f * end
+
         if isinstance(_entry_of(d), Beta):
-            return _moved_beta(d, lambda concentration: (1 - f) * concentration + f * end_scale)
-        return _moved(d, lambda loc, scale: ((1 - f) * loc, (1 - f) * scale + f * end_scale))
+            return _moved_beta(d, lambda concentration: towards(concentration, end_scale))
+        return _moved(d, lambda loc, scale: (towards(loc, 0.0), towards(scale, end_scale)))
 
     return _with_sites(guide, towards_prior)
 

@@ -17,7 +17,12 @@ from torch import Tensor
 
 from ppl_vae.importance import transformed
 from ppl_vae.importance_results import arrange, tabulate
-from ppl_vae.inference.pyro.estimators import check_at_least, checked_program, described
+from ppl_vae.inference.pyro.estimators import (
+    check_at_least,
+    checked_program,
+    described,
+    rows_without_data,
+)
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.pooling import impute_each
 from ppl_vae.inference.pyro.program import Latents
@@ -118,7 +123,8 @@ def importance_posterior(
         )
 
     found = over_blocks(len(program.x_obs), of_block, progress_bar)
-    return arrange(found, **described(program, num_particles, began), coords=coords)
+    run = described(program, num_particles, began)
+    return arrange(found, **run, nothing_seen=rows_without_data(program), coords=coords)
 
 
 def _resample(pool: WeightedDraws, used: np.ndarray, num_samples: int) -> tuple[Latents, Latents]:

@@ -21,7 +21,7 @@ from ppl_vae.inference.pyro.compiled import Compiled
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.kernel_state import Complete, KernelState
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
-from ppl_vae.inference.pyro.rows import row_tensors
+from ppl_vae.inference.pyro.rows import map_tensors, row_tensors
 from ppl_vae.inference.pyro.starting import HandOver, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
@@ -42,6 +42,7 @@ class ProgramKernel(MCMCKernel):
     """
 
     num_particles: int | None = None
+    _origin: str | None = None  # of what `initial_params` start from
     settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -130,9 +131,10 @@ class ProgramKernel(MCMCKernel):
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Check the data and the program, and start one chain."""
         del warmup_steps  # nothing is adapted
-        handed = None
+        handed: Any = None
         if self._handed is not None:
             handed = {name: value.unsqueeze(0) for name, value in self._handed.items()}
+            handed = HandOver(handed, self._origin) if self._origin else handed
         self._state = self.init(1, handed, args, kwargs)
         self._infos = []
 
@@ -185,13 +187,8 @@ class ProgramKernel(MCMCKernel):
         `pyro.infer.MCMC`, which keeps no clock.
         """
         draws = {k: as_numpy(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
-        if hasattr(mcmc, "get_extra_fields"):
-            info = mcmc.get_extra_fields(group_by_chain=True)["info"]
-        else:
-            per_chain = [d["info"] for d in mcmc._diagnostics if d]
-            info = stack_info(per_chain, dim=0) if per_chain else ()
+        info = info_of(mcmc)
         stats = info._asdict() if info else {}
-        num_draws = next(iter(draws.values())).shape[1]
         x, args, mask, kwargs = take_data(mcmc._args, mcmc._kwargs)
         x_obs, mask = split_data(x, mask)
         last_state = getattr(mcmc, "last_state", None)  # pyro.infer.MCMC has none
@@ -203,9 +200,7 @@ class ProgramKernel(MCMCKernel):
             mask=as_numpy(mask),
             completed=draws.pop(self.site).astype(as_numpy(x_obs).dtype, copy=False),
             latents=draws,
-            stats={
-                k: as_numpy(v)[:, -num_draws:] for k, v in stats.items() if not isinstance(v, dict)
-            },
+            stats={k: as_numpy(v) for k, v in stats.items() if not isinstance(v, dict)},
             constants={
                 name: as_numpy(value)
                 for name, value in {**{f"arg_{i}": v for i, v in enumerate(args)}, **kwargs}.items()
@@ -281,19 +276,19 @@ def as_numpy(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
 
 
+def info_of(mcmc: Any) -> Any:
+    """Return the statistics of the draws that a run kept, (chain, draw, ...), or ()."""
+    if getattr(mcmc, "chain_method", None) == "vectorized":
+        return mcmc.get_extra_fields(group_by_chain=True)["info"]
+    kept = slice(-mcmc.num_samples, None)  # the host calls no `end_warmup`
+    chains = [map_tensors(lambda t: t[kept], d["info"]) for d in mcmc._diagnostics if d]
+    return stack_info(chains, dim=0) if chains else ()
+
+
 def stack_info(infos: list[Any], dim: int) -> Any:
     """Stack the statistics of many steps, field by field."""
-    first = infos[0]
-    if isinstance(first, Tensor):
-        return torch.stack(infos, dim)
-    if isinstance(first, dict):
-        return {name: stack_info([info[name] for info in infos], dim) for name in first}
-    return type(first)(*(stack_info(list(parts), dim) for parts in zip(*infos, strict=True)))
+    return map_tensors(lambda *each: torch.stack(each, dim), *infos)
 
 
 def _only_chain(tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return tree[0]
-    if isinstance(tree, dict):
-        return {name: _only_chain(part) for name, part in tree.items()}
-    return type(tree)(*(_only_chain(part) for part in tree)) if tree else tree
+    return map_tensors(lambda t: t[0], tree)

@@ -21,10 +21,9 @@ class MultiDrawLAIRKernel(LAIRKernel):
 
         w(z) = p(x_o, z) / { [sum_k q(z | x^k) + R p(z)] / (K + R) },  I (K + R) of them
 
-    More draws from one encoder pass: decoder passes and less bias for the same number of particles.
-    With `resample=resampling.local(I)` each particle stays among its own proposals, so that the
-    population keeps apart what one heavy weight would collapse; with one particle and no prior
-    this is iterated sampling importance resampling.
+    The bias at fixed K is of order 1 / (I (K + R)), and a proposal is compared with K encoders as
+    in `LAIRKernel`. With `resample=resampling.local(I)` a particle stays among its own proposals:
+    one heavy weight cannot take the whole population, and the bias is of order 1 / I.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.

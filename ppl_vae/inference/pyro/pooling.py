@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from ppl_vae.importance import transformed
+from ppl_vae.inference.pyro.kernel_state import KernelState
 from ppl_vae.inference.pyro.lair import LAIRKernel
-from ppl_vae.inference.pyro.mcmc import as_numpy
+from ppl_vae.inference.pyro.mcmc import as_numpy, info_of
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
-from ppl_vae.inference.pyro.rows import take_rows
+from ppl_vae.inference.pyro.rows import map_tensors, take_rows
 from ppl_vae.inference.pyro.streaming_lair import Reservoir, StreamingLAIRKernel
 from ppl_vae.inference_data import make_inference_data
 
 __all__ = ["impute_each", "pool"]
+
+DRAWS_AT_ONCE = 32  # whatever the decoder gets at a time: what is imputed must not depend on it
 
 
 @torch.no_grad()
@@ -51,8 +54,8 @@ def pool(
 
     Raises:
         TypeError: if the run's kernel is not a `LAIRKernel`.
-        ValueError: if `num_samples` is below 1 or above the slots of a `StreamingLAIRKernel`, or
-            nothing was drawn because nothing is missing.
+        ValueError: if `num_samples` is below 1 or above the slots of a `StreamingLAIRKernel`, its
+            slots were not kept, or nothing was drawn because nothing is missing.
 
     Example:
         >>> import pyro
@@ -72,7 +75,7 @@ def pool(
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
     if not isinstance(num_samples, int | np.integer) or num_samples < 1:
         raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
-    info = mcmc.get_extra_fields(group_by_chain=True)["info"]
+    info = info_of(mcmc)
     if not info:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")
     program = kernel.bind(mcmc._args, mcmc._kwargs)
@@ -80,8 +83,9 @@ def pool(
     num_iterations = info.log_weight.shape[1]
     if isinstance(kernel, StreamingLAIRKernel):
         _refuse_transform(transform)
-        num_iterations = mcmc.last_state.num_steps
-        z = _from_slots(mcmc.last_state.chain.reservoir, num_samples)
+        last_state = _last_state(mcmc)
+        num_iterations = last_state.num_steps
+        z = _from_slots(last_state.chain.reservoir, num_samples)
     else:
         log_weight = info.log_weight.flatten(1, 2)
         if transform is not None:
@@ -112,6 +116,16 @@ def _refuse_transform(transform: Any) -> None:
         )
 
 
+def _last_state(mcmc: Any) -> KernelState:
+    state: KernelState | None = getattr(mcmc, "last_state", None)
+    if state is None:
+        raise ValueError(
+            "The slots of a StreamingLAIRKernel lie in the last state of the run, which Pyro's own "
+            "loop does not keep: use `ppl_vae.pyro.MCMC` with chain_method='vectorized'."
+        )
+    return state
+
+
 def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
     """Latents of the first slots, (C, S, B, ...)."""
     num_slots = reservoir.score.shape[1]
@@ -122,14 +136,23 @@ def _from_slots(reservoir: Reservoir, num_samples: int) -> Latents:
     return {name: value[:, :num_samples] for name, value in reservoir.z.items()}
 
 
-def impute_each(program: Program, z: Latents, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-    """Complete the rows at every draw of z, (C, S, B, ...), a few draws at a time."""
-    parts = []
-    for block in zip(*(value.split(batch_size, dim=1) for value in z.values()), strict=True):
-        at = dict(zip(z, block, strict=True))
-        x = at.pop(program.site, None)  # drawn with z, and weighed with it
-        log_prior, likelihood = program.decode(at)
-        x = program.impute(likelihood) if x is None else x
-        parts.append((x, log_prior + program.log_observed(likelihood)))
+def impute_each(
+    program: Program, z: Latents, batch_size: int = DRAWS_AT_ONCE
+) -> tuple[Tensor, Tensor]:
+    """Complete the rows at every draw of z, (C, S, B, ...), decoding a few draws at a time."""
+    groups = zip(*(value.split(DRAWS_AT_ONCE, dim=1) for value in z.values()), strict=True)
+    parts = [_impute(program, dict(zip(z, group, strict=True)), batch_size) for group in groups]
     x, lp = zip(*parts, strict=True)
     return torch.cat(x, 1), torch.cat(lp, 1)
+
+
+def _impute(program: Program, z: Latents, batch_size: int) -> tuple[Tensor, Tensor]:
+    x = z.pop(program.site, None)  # drawn with z, and weighed with it
+    chunks = zip(*(value.split(batch_size, dim=1) for value in z.values()), strict=True)
+    decoded = [program.decode(dict(zip(z, chunk, strict=True))) for chunk in chunks]
+    log_prior, likelihood = decoded[0]
+    if len(decoded) > 1:
+        lead = next(iter(z.values())).shape[:2] + log_prior.shape[2:]
+        log_prior, likelihood = map_tensors(lambda *each: torch.cat(each, 1), *decoded, lead=lead)
+    x = program.impute(likelihood) if x is None else x
+    return x, log_prior + program.log_observed(likelihood)

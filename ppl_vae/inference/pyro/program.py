@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -29,6 +29,7 @@ from ppl_vae.inference.pyro.support import log_prob_within
 __all__ = ["Latents", "Program", "split_data"]
 
 Latents = dict[str, Tensor]
+ACCEPTS_MASK: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # of functions that live
 
 
 def split_data(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -238,16 +239,25 @@ class Recorder(Messenger):
             msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
+        if not (site_is_subsample(msg) or is_recorded_only(msg)):
             self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
             if self.until and self.until <= self.sites.keys():
                 raise Stop
 
 
-@lru_cache(maxsize=256)
+def is_recorded_only(msg: Any) -> bool:
+    """Whether a sample site is a `pyro.deterministic`, which has a value and no density."""
+    return "_deterministic" in msg["infer"]
+
+
 def accepts_mask(fn: Callable[..., Any]) -> bool:
     """Whether `fn` has a parameter named `mask`."""
     fn = fn.forward if isinstance(fn, torch.nn.Module) else fn
+    function = getattr(fn, "__func__", fn)  # a method's, which lives as long as its class
+    with suppress(TypeError):  # not all that can be called has a hash
+        if (accepts := ACCEPTS_MASK.get(function)) is None:
+            ACCEPTS_MASK[function] = accepts = "mask" in inspect.signature(fn).parameters
+        return accepts
     return "mask" in inspect.signature(fn).parameters
 
 

@@ -31,7 +31,8 @@ class RWS(Objective):
 
     The value is that of `IWAE`, and so is the gradient for the model; the gradient for the guide
     is, as K grows, that of -KL(p(z | x_o) || q(z | x)), so that the guide covers all modes. Latents
-    may be discrete. The sleep phase is `ForwardKL`. Bornschein and Bengio (2015), Reweighted
+    may be discrete. There is no `kl_weight`: shares weighed otherwise are not those of the
+    posterior. The sleep phase is `ForwardKL`. Bornschein and Bengio (2015), Reweighted
     wake-sleep, https://arxiv.org/abs/1406.2751.
 
     Args:
@@ -56,7 +57,7 @@ class RWS(Objective):
         self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
     ) -> None:
         super().__init__(site=site)
-        self.num_particles = check_num_particles(num_particles)
+        self.num_particles = check_num_particles(num_particles, self.least_particles)
         self.chunk_size = check_chunk_size(chunk_size)
 
     def value(self, program: Program) -> Tensor:

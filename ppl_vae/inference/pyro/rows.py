@@ -68,7 +68,8 @@ def _map_row_data(
     if isinstance(tree, Tensor | np.ndarray) and tree.ndim and tree.shape[0] == num_rows:
         return fn(tree if isinstance(tree, Tensor) else torch.as_tensor(tree, device=device))
     if isinstance(tree, list | tuple):
-        return type(tree)(_map_row_data(fn, part, num_rows, device) for part in tree)
+        parts = [_map_row_data(fn, part, num_rows, device) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     if isinstance(tree, dict):
         return {name: _map_row_data(fn, part, num_rows, device) for name, part in tree.items()}
     return tree

@@ -2,7 +2,6 @@
 
 import copy
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -13,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.inference.pyro.kernel_state import KernelState
-from ppl_vae.inference.pyro.mcmc import ProgramKernel, set_random_state, stack_info
+from ppl_vae.inference.pyro.mcmc import ProgramKernel, info_of, set_random_state, stack_info
+from ppl_vae.inference.pyro.rows import map_tensors
 from ppl_vae.inference.pyro.starting import HandOver
 
 __all__ = ["MCMC"]
@@ -40,6 +40,7 @@ class MCMC(HostMCMC):
             selection), and what else Python does in them, checks of values included, is done once.
         **host_options: `initial_params`, `hook_fn`, `mp_context`, `disable_progbar`,
             `disable_validation`, `transforms`, `save_params`, as in `pyro.infer.MCMC`.
+            `initial_params` start every run that has no `init_params` of its own.
 
     Raises:
         ValueError: if `chain_method` is unknown, or "vectorized" with a kernel of another library,
@@ -95,11 +96,13 @@ class MCMC(HostMCMC):
             num_samples,
             num_warmup if warmup_steps is None else warmup_steps,
             num_chains=chains_of_host,
-            initial_params=self._init_params if chain_method == "parallel" else None,
+            initial_params=_values(self._init_params) if chain_method == "parallel" else None,
             **host_options,
         )
         self.num_chains = num_chains
         self.sampler: Any = self.sampler
+        if chain_method == "parallel" and not isinstance(self._init_params, HandOver):
+            self._init_params = self.sampler.initial_params  # with an axis of chains
         self._host_options = host_options
         self.post_warmup_state: KernelState | None = None
         self.last_state: KernelState | None = None
@@ -114,30 +117,33 @@ class MCMC(HostMCMC):
     def run(
         self, *args: Any, init_params: dict[str, Tensor] | HandOver | None = None, **kwargs: Any
     ) -> None:
-        """Run all chains; `init_params` start them, each with the chains as leading axis.
+        """Run all chains; `init_params` start those of this run, each with chains as leading axis.
 
         After `mcmc.post_warmup_state = mcmc.last_state` a run goes on where the last one stopped,
         without warm-up, as if it had not stopped. When interrupted, the draws made so far are kept.
         """
-        if init_params is not None:
-            self._init_params = init_params
-            values = init_params.values if isinstance(init_params, HandOver) else init_params
-            self._validate_initial_params(values)
+        start = self._init_params if init_params is None else init_params
+        if start is not None:
+            self._validate_initial_params(_values(start))
         if self.chain_method != "vectorized":
-            if init_params is not None:
-                raise ValueError("Give initial_params to MCMC(...) with this chain_method.")
-            return super().run(*args, **kwargs)
+            return self._run_by_host(start, args, kwargs)
         self._args, self._kwargs = args, kwargs
         if self.disable_validation is None:
-            return self._run_vectorized(args, kwargs)
+            return self._run_vectorized(start, args, kwargs)
         with pyro.validation_enabled(not self.disable_validation):
-            return self._run_vectorized(args, kwargs)
+            return self._run_vectorized(start, args, kwargs)
 
-    def _run_vectorized(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _run_by_host(self, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.sampler.initial_params = _values(start)
+        self.kernel._origin = getattr(start, "origin", None)
+        try:
+            super().run(*args, **kwargs)
+        finally:
+            self.kernel._origin = None
+
+    def _run_vectorized(self, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         num_warmup, began = self.warmup_steps, time.perf_counter()
-        state = self.kernel.init(
-            self.num_chains, self._init_params, args, kwargs, jit_compile=self.jit_compile
-        )
+        state = self.kernel.init(self.num_chains, start, args, kwargs, jit_compile=self.jit_compile)
         if self.post_warmup_state is not None:
             # A copy: histories are overwritten in place, and a state may be gone on from again.
             state, num_warmup = copy.deepcopy(self.post_warmup_state), 0
@@ -171,20 +177,15 @@ class MCMC(HostMCMC):
             self.warmup_steps,
             self.num_chains,
             options.get("disable_progbar", False),
-            initial_params=self._init_params,
             hook=options.get("hook_fn"),
         )
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
         """Return the statistics of each step, `{"info": ...}`, each (chain, draw, ...)."""
-        info = self._info
-        if self.chain_method != "vectorized":
-            kept = slice(-self.num_samples, None)  # the host calls no `end_warmup`
-            per_chain = [_map(lambda t: t[kept], d["info"]) for d in self._diagnostics if d]
-            info = stack_info(per_chain, dim=0) if per_chain else ()
+        info = self._info if self.chain_method == "vectorized" else info_of(self)
         if info == ():
             return {"info": ()}
-        return {"info": info if group_by_chain else _map(lambda t: t.flatten(0, 1), info)}
+        return {"info": info if group_by_chain else map_tensors(lambda t: t.flatten(0, 1), info)}
 
     def get_samples(
         self, num_samples: int | None = None, group_by_chain: bool = False
@@ -209,9 +210,5 @@ def _describe(steps: Any, stage: str, state: KernelState) -> None:
         steps.set_postfix(acceptance=f"{float(rate.mean()):.2f}", refresh=False)
 
 
-def _map(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return fn(tree)
-    if isinstance(tree, dict):
-        return {name: _map(fn, part) for name, part in tree.items()}
-    return type(tree)(*(_map(fn, part) for part in tree))
+def _values(start: Any) -> Any:
+    return start.values if isinstance(start, HandOver) else start

@@ -106,7 +106,7 @@ def fit(
     )  # fmt: skip
     training = prepare(program, x, args, options, jit_compile)
     seed = int(torch.randint(2**62, ()))
-    words = options.words(program, x)
+    words = options.words(program, x, args)
     progress = training.progress(options.num_steps)
     descend(training, seed, progress, options, words)
     return Fitted(training.program, progress.losses, progress.validation_losses)
