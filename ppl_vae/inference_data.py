@@ -233,7 +233,10 @@ def _statistic(run: Run, name: str, value: NDArray, has_particles: bool) -> Any:
 def _constants(constants: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
     variables = {}
     for name, value in constants.items():
-        value = np.asarray(value)
+        try:
+            value = np.asarray(value)
+        except ValueError:  # a tuple of arrays of different shapes
+            continue
         if value.dtype == object:
             continue  # no array: it has no place in a NetCDF file
         first = "row" if value.ndim and len(value) == num_rows else f"{name}_dim_0"

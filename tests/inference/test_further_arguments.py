@@ -62,3 +62,11 @@ def test_training(backend, further):
         clear_parameters(backend)
         losses.append(backend.fit(programs, FILLED, *arguments, **options).losses)
     np.testing.assert_array_equal(*losses)
+
+
+def test_what_is_no_array_is_left_out_of_the_results(backend):
+    """A tuple of arrays of different shapes is no constant that a file could hold."""
+    further = Further(real(backend, np.arange(4.0)), 0.5)
+    found = run(backend, pair(backend)[0], further=further)
+    constants = backend.api.to_inference_data(found)["constant_data"]
+    assert set(constants.data_vars) == {"mask"}

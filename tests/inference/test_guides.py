@@ -58,7 +58,7 @@ def test_densities(backend, ppl, family, kind):
         end = 1.0 if kind == "annealed" else 0.25
         loc, scale = (1 - missing) * loc, (1 - missing) * scale + end * missing
     law = stats.norm(loc, scale) if family == "normal" else stats.t(5, loc, scale)
-    np.testing.assert_allclose(found, law.logpdf(Z).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(found, law.logpdf(Z).sum(1), rtol=1e-10)
 
 
 def test_one_number_a_row(backend, ppl):
@@ -103,7 +103,7 @@ def test_beta_sites(backend, ppl):
     ):
         with double_precision(backend):
             found = log_density(backend, wide, backend.programs.linear_gaussian(TRUTH)[0], z)
-        np.testing.assert_allclose(found, law.logpdf(z).sum(1), rtol=1e-6)
+        np.testing.assert_allclose(found, law.logpdf(z).sum(1), rtol=1e-10)
     law, wide = stats.beta(a, b), stats.beta(a / 4, b / 4)
     np.testing.assert_allclose(wide.mean(), law.mean())
     assert (wide.std() > 1.5 * law.std()).all()

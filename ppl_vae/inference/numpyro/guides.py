@@ -79,7 +79,7 @@ def annealed(guide: Callable[..., Any], *, end_scale: float = 1.0) -> Callable[.
         raise ValueError(f"end_scale must be positive, got {end_scale}.")
 
     def towards_prior(d: dist.Distribution, mask: Array) -> dist.Distribution:
-        missing = 1 - mask.reshape(len(mask), -1).mean(1)
+        missing = 1 - mask.reshape(len(mask), -1).mean(1, dtype=jnp.result_type(float))
         f = missing.reshape(-1, *(1,) * d.event_dim)
         if isinstance(_entry_of(d), dist.Beta):
             return _moved_beta(d, lambda concentration: (1 - f) * concentration + f * end_scale)
