@@ -136,7 +136,7 @@ def check_moments(backend, mcmc, marginals):
 def run(backend, sampler, *args, **kwargs):
     """As long as the kernel needs: LAIR starts well and has many proposals an iteration."""
     quick = type(sampler).__name__ in ("LAIRKernel", "PseudoGibbsKernel")
-    warmup, samples = (20, 60) if quick else (100, 100)
+    warmup, samples = (20, 60) if quick else (200, 100)
     return backend.run(
         sampler,
         data(backend),
