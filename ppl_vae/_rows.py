@@ -63,7 +63,7 @@ def acceptance_rates(idata: Any, row: NDArray, shape: tuple[int, int]) -> NDArra
 def largest_khat(idata: Any, row: NDArray) -> NDArray:
     """Return the largest k-hat of the given rows over chains, (R,), NaN where there is none."""
     khat = sample_statistic(idata, "khat", row, ("chain", "row"))
-    return np.full(len(row), np.nan) if khat is None else khat.max(0)
+    return np.full(len(row), np.nan) if khat is None else np.fmax.reduce(khat, axis=0)
 
 
 def mean_known(rates: NDArray) -> NDArray:

@@ -49,7 +49,8 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     * "stuck chains": a chain of the row never moved.
     * "one mode each": R-hat is above `threshold` although every chain alone is stationary (split
       R-hat of single chains at most `threshold`, worst entry of the row).
-    * "not converged": R-hat is above `threshold`, and some chain is not stationary.
+    * "not converged": R-hat is above `threshold`, or cannot be computed, as for one chain, and some
+      chain is not stationary, or has fewer than eight draws to tell.
     * "heavy weights": k-hat of the importance weights is above 0.7 in some chain.
     * "history never refreshed": nothing entered AC-MWG's history in all draws of a chain.
 
@@ -73,12 +74,13 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     table = summary(idata, site=site)
     rows = table["row"].values
     stuck = table["stuck"].values
-    disagree = (table["rhat_worst"].values > threshold) & ~stuck
+    worst = table["rhat_worst"].values
+    disagree, unknown = (worst > threshold) & ~stuck, np.isnan(worst) & ~stuck
     at_rest = _at_rest(idata, site, threshold)
     marked = {
         "stuck chains": stuck,
         "one mode each": disagree & at_rest,
-        "not converged": disagree & ~at_rest,
+        "not converged": (disagree | unknown) & ~at_rest,
         "heavy weights": table["khat_worst"].values > 0.7,
         "history never refreshed": _never_refreshed(idata, rows),
     }
@@ -92,6 +94,8 @@ def _at_rest(idata: Any, site: str | None, threshold: float) -> NDArray:
     missing = missing_draws(idata, site)
     _, index, counts = np.unique(missing["row"].values, return_inverse=True, return_counts=True)
     half = missing.sizes["draw"] // 2
+    if half < 4:
+        return np.zeros(len(counts), bool)
     at_rest = np.ones(len(counts), bool)
     for chain in missing.values:
         halves = chain[: 2 * half].reshape(2, half, -1)

@@ -4,12 +4,15 @@ A mask is a bool array of the shape of the data, (rows, *event), **True where ob
 gate data never holds NaN: missing entries are 0 and only the mask tells them from observed ones.
 """
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_data", "mask_from_nan", "refuse_outside", "with_nan"]
+__all__ = [
+    "check_data", "is_column", "mask_from_nan", "refuse_outside", "take_data_site", "with_nan"
+]  # fmt: skip
 
 Mask = NDArray[np.bool_]
 
@@ -21,12 +24,13 @@ def mask_from_nan(x: ArrayLike) -> Mask:
         x: floats, (rows, *event).
 
     Raises:
-        TypeError: `x` is not of a float type, so it cannot hold NaN.
+        TypeError: `x` is not of a float type, so it cannot hold NaN, or is a masked array.
 
     Example:
         >>> mask_from_nan([[1.0, np.nan]])
         array([[ True, False]])
     """
+    _refuse_masked_array(x)
     x = np.asarray(x)
     _require_float(x)
     return ~np.isnan(x)
@@ -40,13 +44,14 @@ def with_nan(x: ArrayLike, mask: ArrayLike) -> NDArray[np.floating[Any]]:
         mask: bool, of the shape of `x`, True = observed.
 
     Raises:
-        TypeError: `x` is not of a float type, or `mask` is not bool.
+        TypeError: `x` is not of a float type or a masked array, or `mask` is not bool.
         ValueError: the shapes differ.
 
     Example:
         >>> with_nan([[1.0, 2.0]], [[True, False]])
         array([[ 1., nan]])
     """
+    _refuse_masked_array(x)
     x = np.array(x)
     _require_float(x)
     x[~_checked_mask(mask, x.shape)] = np.nan
@@ -76,11 +81,7 @@ def check_data(
         >>> check_data([[1.0, np.nan]])
         (array([[1., 0.]]), array([[ True, False]]))
     """
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(
-            f"{site} is a numpy masked array, whose mask means the opposite (True = missing). "
-            f"Pass {site}.data with mask=~np.ma.getmaskarray({site})."
-        )
+    _refuse_masked_array(x, site)
     data = np.asarray(x)
     _check_rows(data, site)
     _check_numeric(data, site)
@@ -98,6 +99,28 @@ def check_data(
     filled = np.array(data, order="C")
     filled[~observed] = 0
     return filled, observed
+
+
+def is_column(value: Any, num_rows: int) -> bool:
+    """Whether `value` is a column of a data frame, or a list of one number a row."""
+    if hasattr(value, "to_numpy"):
+        return True
+    is_list = isinstance(value, list) and len(value) == num_rows
+    return is_list and all(isinstance(entry, Real) for entry in value)
+
+
+def take_data_site(sites: dict[str, Any], site: str) -> Any:
+    """Take the data site out of a model's sites.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if site not in sites:
+        raise ValueError(
+            f"The model has no site {site!r}, only {sorted(sites)}: name the data site with "
+            "`site=...`, and give it `obs=x` in the model."
+        )
+    return sites.pop(site)
 
 
 def refuse_outside(x: ArrayLike, outside: ArrayLike, site: str) -> None:
@@ -180,4 +203,12 @@ def _require_float(x: NDArray[Any]) -> None:
         raise TypeError(
             f"x has dtype {x.dtype}, which cannot hold NaN. Use x.astype(np.float32), "
             "or keep the mask beside x."
+        )
+
+
+def _refuse_masked_array(x: Any, site: str = "x") -> None:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{site} is a numpy masked array, whose mask means the opposite (True = missing). "
+            f"Pass {site}.data with mask=~np.ma.getmaskarray({site})."
         )

@@ -105,7 +105,8 @@ def make_inference_data(
         variables[name] = (("chain", "draw", "row", *own), value)
     posterior = xr.Dataset(variables, coords=labels)
     stats = xr.Dataset(
-        {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()}
+        {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()},
+        coords={"row": coords["row"]} if "row" in coords else None,
     )
     data = _data_groups(run.site, run.x, run.mask, run.constants, event_dims, coords)
     groups = {"posterior": posterior, "sample_stats": stats, **data}
@@ -211,6 +212,10 @@ def _check_labels(coords: Mapping[str, Sequence[Any]], sizes: Mapping[str, int])
     for dim, size in sizes.items():
         if dim in coords and len(coords[dim]) != size:
             raise ValueError(f"coords[{dim!r}] must have {size} labels, got {len(coords[dim])}.")
+    names = list(coords.get("row", ()))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"coords['row'] must tell the rows apart, it has {twice!r} twice.")
 
 
 def _flat(value: NDArray, has_particles: bool) -> NDArray:

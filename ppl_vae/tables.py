@@ -44,6 +44,7 @@ def csv_table(
 
     Raises:
         FileNotFoundError: no such file.
+        TypeError: one word in place of a collection of names or fields.
         ValueError: no header or no rows, a column named twice or unknown, a row with too many or
             too few fields, or a field that is not a finite number; names the line and column.
 
@@ -55,6 +56,9 @@ def csv_table(
         Table(x=array([[1. , 0.5],
                [0. , nan]]), columns=('sex', 'length'), categories={'sex': ('F', 'M')})
     """
+    for option, given in (("columns", columns), ("categorical", categorical), ("missing", missing)):
+        if isinstance(given, str):
+            raise TypeError(f"{option} must be a collection such as [{given!r}], got {given!r}.")
     header, lines, rows = _read(Path(path), delimiter)
     chosen = tuple(header if columns is None else columns)
     _check_names(path, header, [*chosen, *categorical])
@@ -62,7 +66,8 @@ def csv_table(
     categories = {}
     for number, name in enumerate(chosen):
         position = header.index(name)
-        fields = [None if row[position] in missing else row[position] for row in rows]
+        column = [row[position] for row in rows]
+        fields = [None if f in missing or f.lower() == "nan" else f for f in column]
         if name in categorical:
             categories[name] = tuple(sorted({field for field in fields if field is not None}))
             parse = _word_code(categories[name])

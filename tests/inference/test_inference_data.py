@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from ppl_vae.diagnostics import summary
 from ppl_vae.inference_data import Run, completed, make_inference_data, to_inference_data
 
 X = np.array([[0, 1, np.nan, 1], [np.nan, np.nan, 1, 0], [1, 1, 0, 0]], "float32")
@@ -59,6 +60,20 @@ def test_missing_entries_are_those_of_the_draws(backend, runs):
     assert (completed(idata)[..., MASK] == X[MASK]).all()
 
 
+@pytest.mark.parametrize("labels", [["a", "b", "c"], [2, 1, 0]])
+def test_statistics_go_with_the_labels_of_their_rows(backend, runs, labels):
+    """Named or numbered otherwise, a row keeps its acceptance rate."""
+    plain = to_inference_data(runs("MWGKernel"))
+    named = to_inference_data(runs("MWGKernel"), coords={"row": labels})
+    rates = named["sample_stats"]["acceptance_rate"]
+    assert rates["row"].values.tolist() == labels
+    np.testing.assert_array_equal(rates, plain["sample_stats"]["acceptance_rate"])
+    before, after = (summary(idata) for idata in (plain, named))
+    rows = [labels[row] for row in before["row"].values]
+    expected = before["acceptance_rate"].values
+    np.testing.assert_array_equal(after["acceptance_rate"].sel(row=rows), expected)
+
+
 def test_particles_are_flattened_into_draws(backend, runs):
     mcmc = runs("LAIRKernel", num_particles=3, num_prior=2)
     idata = to_inference_data(mcmc)
@@ -96,6 +111,8 @@ def test_labels_of_rows_and_columns(runs):
     posterior = to_inference_data(runs("MWGKernel"), coords=coords)["posterior"]
     assert list(np.asarray(posterior["row"])) == ["a", "b", "b"]
     assert list(np.asarray(posterior["feature"])) == ["y", "w", "x"]
+    with pytest.raises(ValueError, match=r"coords\['row'\] must tell the rows apart, .* 'b' twice"):
+        to_inference_data(runs("MWGKernel"), coords={"row": ["a", "b", "b"]})
     with pytest.raises(ValueError, match=r"coords\['row'\] must have 3 labels, got 2"):
         to_inference_data(runs("MWGKernel"), coords={"row": ["a", "b"]})
 

@@ -147,6 +147,19 @@ def chains(kernel, host=MCMC, init_params=None, num_chains=2, **options):
     return mcmc
 
 
+def test_a_run_stopped_in_its_warm_up_has_no_draws():
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    mcmc = MCMC(
+        MWGKernel(gaussian, proposal), 6, warmup_steps=4, hook_fn=stop, disable_progbar=True
+    )
+    with pytest.raises(KeyboardInterrupt):
+        mcmc.run(DATA)
+    with pytest.raises(ValueError, match="There are no draws yet"):
+        to_inference_data(mcmc)
+
+
 def pooled(mcmc):
     pyro.set_rng_seed(1)
     return pool(mcmc, 10)

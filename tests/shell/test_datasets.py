@@ -239,6 +239,21 @@ def test_table_of_numbers_words_and_gaps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.x, expected)
 
 
+def test_nan_is_missing_in_any_case_and_column(tmp_path: Path) -> None:
+    text = "kind,size\nx,1\nnan,NaN\nNaN,nan\ny,2\n"
+    table = csv_table(table_file(tmp_path, text), categorical=["kind"])
+    assert table.categories == {"kind": ("x", "y")}
+    np.testing.assert_array_equal(table.x, [[0, 1], [np.nan] * 2, [np.nan] * 2, [1, 2]])
+
+
+@pytest.mark.parametrize("option", ["missing", "categorical", "columns"])
+def test_one_word_is_no_collection(tmp_path: Path, option: str) -> None:
+    """`"1" in "-1"` is true."""
+    path = table_file(tmp_path, "a,b\n1,2\n")
+    with pytest.raises(TypeError, match=rf"{option} must be a collection such as \['-1'\]"):
+        csv_table(path, **{option: "-1"})  # type: ignore[arg-type]
+
+
 def test_table_columns_are_chosen_and_ordered(tmp_path: Path) -> None:
     path = table_file(tmp_path, "when;a;b\nMonday;1;-9\nTuesday;2;3\n")
     table = csv_table(path, columns=["b", "a"], missing=["-9"], delimiter=";")

@@ -66,9 +66,26 @@ def test_drift(rng):
     assert found(idata) == {"not converged": [3]}
 
 
+def test_one_chain_that_drifts(rng):
+    """R-hat needs two chains; the halves of one tell that it drifts."""
+    idata = results(rng)
+    one = {name: group.isel(chain=[0]) for name, group in idata.items()}
+    assert found(one) == {}
+    one["posterior"]["x_missing"][:, :, 1] += np.linspace(0, 9, NUM_DRAWS)
+    assert found(one) == {"not converged": [3]}
+
+
+@pytest.mark.parametrize("num_draws", [1, 6])
+def test_few_draws_are_no_proof_of_rest(rng, num_draws):
+    idata = results(rng)
+    idata["posterior"]["x_missing"][:, :, 1] += np.linspace(0, 900, NUM_DRAWS)
+    few = {name: group.isel(draw=slice(num_draws)) for name, group in idata.items()}
+    assert set(found(few)) == {"not converged"}
+
+
 def test_heavy_weights(rng):
     khat = np.full((NUM_CHAINS, 2), 0.3)
-    khat[1, 0] = 0.9
+    khat[1, 0], khat[2, 0] = 0.9, np.nan
     assert found(results(rng, khat=khat)) == {"heavy weights": [3]}
 
 

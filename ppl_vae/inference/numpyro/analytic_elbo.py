@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, random
 
+from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.numpyro.objectives import ELBO
 from ppl_vae.inference.numpyro.particles import (
     Sites,
@@ -56,7 +57,7 @@ class AnalyticELBO(ELBO):
         def of_one_particle(key: Array) -> tuple[Latents, Array]:
             guide = draw_particle(key, program)
             model = program.trace_model(z=values(guide))  # compiled, p(z) alone is left of it
-            del model[program.site]
+            take_data_site(model, program.site)
             return values(guide), divergence(guide, model)
 
         z, divergences = jax.vmap(of_one_particle)(random.split(key, self.num_particles))

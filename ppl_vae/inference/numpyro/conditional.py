@@ -121,7 +121,7 @@ class ConditionalModel:
         if isinstance(x, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
             return program  # under a caller's jit the values are not known yet
         if self._checked is None or self._checked[0] is not x or self._checked[1] is not mask:
-            check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=self.site)
+            check_data(x, mask, site=self.site)
             with numpyro.handlers.block(), jax.ensure_compile_time_eval():
                 check_program(random.key(0), program)
                 require_continuous(random.key(0), program)

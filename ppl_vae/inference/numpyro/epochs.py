@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 from numpyro.infer import SVI
 
 from ppl_vae.inference.numpyro.program import accepts_mask, split_data
-from ppl_vae.inference.numpyro.rows import rows_of
+from ppl_vae.inference.numpyro.rows import row_arrays, rows_of
 from ppl_vae.inference.numpyro.transforms import Transform
 from ppl_vae.masks import check_data
 
@@ -42,8 +41,9 @@ def check_rows(
     They are also shown to the program's own `check_rows(x, *args)`, if it has one, as it will
     see them: transformed, and NaN where missing.
     """
-    check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=site)
-    rows = Rows(*split_data(jnp.asarray(x), mask), args)
+    check_data(x, mask, site=site)
+    args = row_arrays(args, len(x))
+    rows = Rows(*split_data(x, mask), args)
     own_check = getattr(program, "check_rows", None)
     if transform is None and own_check is None:
         return rows

@@ -21,6 +21,7 @@ from ppl_vae.importance import summarise_weights
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Program, split_data
 from ppl_vae.inference.numpyro.row_blocks import block_of, over_blocks
+from ppl_vae.inference.numpyro.rows import row_arrays
 from ppl_vae.inference.numpyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
@@ -202,8 +203,9 @@ def checked_program(
     kwargs: dict[str, Any],
 ) -> Program:
     """Return the program bound to data that was checked, as the kernels do."""
-    check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=site)
+    check_data(x, mask, site=site)
     x_obs, mask = split_data(x, mask)
+    args, kwargs = row_arrays((args, kwargs), len(x_obs))
     program = Program(model, guide, x_obs, mask, site, dict(params or {}), args, kwargs)
     check_program(key, program)
     return program

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import Array, lax, random
 
+from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.program import Program, without_mask
 
@@ -47,6 +48,6 @@ def draw_from_model(key: Array, program: Program) -> tuple[dict[str, Array], Arr
     """Draw (z, x) ~ p(z, x), one pair for each row of the batch, without gradient."""
     key_z, key_x = random.split(key)
     sites = program.trace_model(key=key_z)
-    x = without_mask(sites[program.site]["fn"]).sample(key_x)
+    x = without_mask(take_data_site(sites, program.site)["fn"]).sample(key_x)
     z = {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
     return lax.stop_gradient((z, x.astype(program.x_obs.dtype)))

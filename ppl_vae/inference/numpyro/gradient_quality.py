@@ -73,7 +73,7 @@ def gradient_quality(
         >>> ds.snr.shape, ds.block.values.tolist()
         ((2, 2, 2), ['decoder', 'encoder'])
     """
-    check_data(np.asarray(x), None if mask is None else np.asarray(mask), site=site)
+    check_data(x, mask, site=site)
     named = check_objectives(objectives, site)
     check_num_draws(num_draws)
     x, mask = split_data(jnp.asarray(x), mask)

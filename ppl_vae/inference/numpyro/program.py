@@ -17,6 +17,7 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, conditioned
 
+from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
 from ppl_vae.inference.numpyro.support import log_prob_within
 
@@ -85,7 +86,7 @@ class Program:
     def decode(self, z: Latents) -> tuple[Array, dist.Distribution]:
         """Return log p(z), shape (B,), and p(x | z), the distribution at the data site."""
         sites = self.trace_model(z=z)
-        likelihood = without_mask(sites.pop(self.site)["fn"])
+        likelihood = without_mask(take_data_site(sites, self.site)["fn"])
         return _sum_log_prob(sites), likelihood
 
     # --- the data ---------------------------------------------------------------------------

@@ -8,9 +8,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-__all__ = ["rows_of", "select_rows", "take_rows"]
+from ppl_vae.incomplete_data import is_column
+
+__all__ = ["row_arrays", "rows_of", "select_rows", "take_rows"]
+
+
+def row_arrays(tree: Any, num_rows: int) -> Any:
+    """Make lists of one number a row, and columns of data frames, arrays; leave the rest."""
+
+    def is_one(leaf: Any) -> bool:
+        return is_column(leaf, num_rows)
+
+    def as_array(leaf: Any) -> Any:
+        return np.asarray(leaf) if is_one(leaf) else leaf
+
+    return jax.tree.map(as_array, tree, is_leaf=is_one)
 
 
 def rows_of(tree: Any, rows: Array, num_rows: int) -> Any:

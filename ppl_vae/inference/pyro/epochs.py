@@ -38,7 +38,7 @@ def check_rows(
     see them: transformed, and NaN where missing.
     """
     check_data(as_numpy(x), as_numpy(mask), site=site)
-    x_obs, mask = split_data(torch.as_tensor(x), mask)
+    x_obs, mask = split_data(x, mask)
     rows = Rows(x_obs, mask, row_tensors(args, x_obs))
     own_check = getattr(program, "check_rows", None)
     if transform is None and own_check is None:

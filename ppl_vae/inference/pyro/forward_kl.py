@@ -4,6 +4,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.program import Program, without_mask
 
@@ -48,6 +49,6 @@ def draw_from_model(program: Program) -> tuple[dict[str, Tensor], Tensor]:
     # Blocked, so that optimisers and checkpoints get the parameters of the guide alone.
     with torch.no_grad(), pyro.poutine.block():
         sites = program.trace_model()
-        x = without_mask(sites[program.site]["fn"]).sample()
+        x = without_mask(take_data_site(sites, program.site)["fn"]).sample()
     z = {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
     return z, x.to(program.x_obs.dtype)

@@ -74,7 +74,7 @@ def gradient_quality(
     check_data(as_numpy(x), as_numpy(mask), site=site)
     named = check_objectives(objectives, site)
     check_num_draws(num_draws)
-    x, mask = split_data(torch.as_tensor(x), mask)
+    x, mask = split_data(x, mask)
     args = row_tensors(args, x)
     program = program.program if isinstance(program, Fitted) else program
     pair = program if isinstance(program, tuple) else (program.model, program.guide)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.pyro.guide_particles import Sites, rerun, run_particles
 from ppl_vae.inference.pyro.program import (
     Latents,
@@ -114,7 +115,7 @@ def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor
 
     def of_chunk(z: Latents) -> tuple[Tensor, Sites]:
         sites = program.trace_model(z=z)
-        likelihood = without_mask(sites.pop(program.site)["fn"])
+        likelihood = without_mask(take_data_site(sites, program.site)["fn"])
         parts = {n: {k: site[k] for k in ("fn", "value")} for n, site in sites.items()}
         return program.log_observed(likelihood), parts
 

@@ -21,9 +21,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
 from ppl_vae.inference.pyro.pairwise import log_prob_of_each
-from ppl_vae.inference.pyro.rows import fold_rows, repeat_rows, unfold_rows
+from ppl_vae.inference.pyro.rows import as_tensor, fold_rows, repeat_rows, unfold_rows
 from ppl_vae.inference.pyro.support import log_prob_within
 
 __all__ = ["Latents", "Program", "split_data"]
@@ -37,8 +38,8 @@ def split_data(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
     Without a mask, NaN marks what is missing; no NaN leaves this function.
     """
-    x = torch.as_tensor(x)
-    mask = ~torch.isnan(x) if mask is None else torch.as_tensor(mask, device=x.device)
+    x = as_tensor(x)
+    mask = ~torch.isnan(x) if mask is None else as_tensor(mask, x.device)
     return torch.where(mask, x, torch.zeros_like(x)), mask
 
 
@@ -136,7 +137,7 @@ class Program:
     def decode(self, z: Latents) -> tuple[Tensor, Distribution]:
         """Return log p(z), shape (..., B), and p(x | z), the distribution at the data site."""
         sites = self.trace_model(z=z)
-        likelihood = without_mask(sites.pop(self.site)["fn"])
+        likelihood = without_mask(take_data_site(sites, self.site)["fn"])
         return _sum_log_prob(sites), likelihood
 
     # --- the data ---------------------------------------------------------------------------
@@ -296,5 +297,4 @@ def _unfolded(site: dict[str, Any], axes: torch.Size) -> dict[str, Any]:
 
 
 def _sum_log_prob(sites: dict[str, dict[str, Any]]) -> Tensor:
-    each = [log_prob_within(site["fn"], site["value"]) for site in sites.values()]
-    return sum(each, start=torch.zeros(()))
+    return sum((log_prob_within(s["fn"], s["value"]) for s in sites.values()), torch.zeros(()))

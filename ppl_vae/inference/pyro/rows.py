@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
 
+from ppl_vae.incomplete_data import is_column
+
 __all__ = [
+    "as_tensor",
     "fold_rows",
     "join",
     "map_tensors",
@@ -27,6 +30,13 @@ __all__ = [
     "take_rows",
     "unfold_rows",
 ]
+
+
+def as_tensor(value: Any, device: Any = None) -> Tensor:
+    """Return a tensor of what is one, or of what numpy can read: data frames, reversed views."""
+    if not isinstance(value, Tensor):
+        value = np.ascontiguousarray(value)
+    return torch.as_tensor(value, device=device)
 
 
 def fold_rows(tree: Any, lead: torch.Size) -> Any:
@@ -57,7 +67,7 @@ def rows_of(tree: Any, rows: Tensor, num_rows: int) -> Any:
 
 
 def row_tensors(tree: Any, like: Tensor) -> Any:
-    """Make numpy arrays with one entry for each row of `like` tensors; leave the rest as it is."""
+    """Make arrays, lists and columns with one entry a row of `like` tensors; leave the rest."""
     return _map_row_data(lambda t: t, tree, len(like), like.device)
 
 
@@ -65,8 +75,10 @@ def _map_row_data(
     fn: Callable[[Tensor], Tensor], tree: Any, num_rows: int, device: Any = None
 ) -> Any:
     """Map over the tensors and numpy arrays of lists, tuples and dicts with one entry a row."""
+    if is_column(tree, num_rows):
+        tree = np.asarray(tree)
     if isinstance(tree, Tensor | np.ndarray) and tree.ndim and tree.shape[0] == num_rows:
-        return fn(tree if isinstance(tree, Tensor) else torch.as_tensor(tree, device=device))
+        return fn(as_tensor(tree, device))
     if isinstance(tree, list | tuple):
         parts = [_map_row_data(fn, part, num_rows, device) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)

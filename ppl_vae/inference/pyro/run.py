@@ -166,7 +166,8 @@ class MCMC(HostMCMC):
         finally:
             self.last_state = state
             self.wall_time = time.perf_counter() - began
-            self._samples = {name: value[:, : len(infos)] for name, value in draws.items()}
+            made = {name: value[:, : len(infos)] for name, value in draws.items()}
+            self._samples = made or None
             self._info = stack_info(infos, dim=1) if infos and infos[0] != () else ()
 
     def _one_after_another(self) -> _UnarySampler:
