@@ -180,6 +180,12 @@ def test_a_loss_that_is_not_finite_names_the_step(backend):
         backend.fit(linear_pair(backend), backend.array(100 * x), num_steps=5, batch_size=8)
 
 
+def test_weights_that_ran_away_are_named_with_the_step(backend):
+    """Also where the host refuses the distributions before there is a loss."""
+    with pytest.raises(FloatingPointError, match=r"The loss is nan at step 1\. Lower learn"):
+        losses(backend, learning_rate=float("inf"))
+
+
 @pytest.mark.filterwarnings("ignore:Currently, SVI")
 def test_a_site_without_gradient_is_refused(backend):
     host = importlib.import_module(backend.name)

@@ -50,7 +50,8 @@ def fit(
         key: random key; the same key gives the same result.
         program: a `VAE`, a pair (model, guide), or a `Fitted` to train on from its weights. Its
             method `check_rows(x, *args)`, if it has one, is called first.
-        x: data, shape (rows, *event), NaN where missing.
+        x: data, shape (rows, *event), NaN where missing. Continuous columns should be of unit
+            scale: less their mean, over their standard deviation.
         *args: further arguments of model and guide; arrays with one entry a row are cut into the
             same mini-batches.
         mask: bool, the shape of x, True = observed; by default what is not NaN.

@@ -138,7 +138,12 @@ class Epochs:
             order = torch.randperm(self.num_rows, generator=generator)
         batches = order[: self.num_rows // self.batch_size * self.batch_size].split(self.batch_size)
         for step, index in zip(range(begin, end), batches[begin - first_step :], strict=False):
-            yield backward(self._batch(rows, index, step)).item()
+            try:
+                yield backward(self._batch(rows, index, step)).item()
+            except ValueError:  # Pyro refuses what weights that ran away make of a distribution
+                if all(bool(parameter.isfinite().all()) for parameter in descent.parameters):
+                    raise
+                yield float("nan")
             descent.step(step)
 
     def loss(self, seed: int, step: int, rows: Rows) -> float:

@@ -55,7 +55,8 @@ def fit(
         program: a `VAE` or a pair (model, guide), trained in place, or a `Fitted` to train on
             from its weights: a copy, but of a pair, whose weights lie in Pyro's store. Its
             method `check_rows(x, *args)`, if it has one, is called first.
-        x: data, shape (rows, *event), NaN where missing; on the device of the weights.
+        x: data, shape (rows, *event), NaN where missing; on the device of the weights. Continuous
+            columns should be of unit scale: less their mean, over their standard deviation.
         *args: further arguments of model and guide; tensors with one entry a row are cut into the
             same mini-batches.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
