@@ -36,6 +36,7 @@ def as_tensor(value: Any, device: Any = None) -> Tensor:
     """Return a tensor of what is one, or of what numpy can read: data frames, reversed views."""
     if not isinstance(value, Tensor):
         value = np.ascontiguousarray(value)
+        value = value if value.flags.writeable else value.copy()
     return torch.as_tensor(value, device=device)
 
 
