@@ -8,9 +8,6 @@ import pytest
 from host_words import words
 from oracles import Discrete, LinearGaussian
 from scipy import stats
-from scipy.special import logsumexp
-
-from ppl_vae.importance import importance_weighted_bounds
 
 TRUTH = LinearGaussian.example()
 NUM_ROWS = 40  # a block and a part of one
@@ -282,22 +279,3 @@ def test_bad_arguments(backend):
     for given in (np.ones((NUM_ROWS, 5), bool), MASK[:3], MASK.astype(float)):
         with pytest.raises(ValueError, match="marks observed entries alone, got"):
             estimate(backend, "conditional_log_likelihood", wide(backend), X, given)
-
-
-def test_bounds_by_hand():
-    log_weights = np.log(np.array([[1.0, 4.0], [3.0, 4.0], [5.0, 4.0], [7.0, 4.0]]))
-    bounds, errors = importance_weighted_bounds(log_weights, [1, 2, 3])
-    np.testing.assert_allclose(bounds[0], log_weights.mean(0))
-    np.testing.assert_allclose(bounds[1, 0], (np.log(2) + np.log(6)) / 2)
-    np.testing.assert_allclose(bounds[2, 0], np.log(3))
-    np.testing.assert_allclose(bounds[:, 1], np.log(4))
-    np.testing.assert_allclose(errors[:, 1], 0)
-    relative = np.std([1, 3, 5, 7], ddof=1) / 4 / 2
-    np.testing.assert_allclose(errors[:, 0], relative * np.sqrt([1, 1, 4 / 3]))
-    many = np.random.default_rng(0).normal(size=(1_000, 1))
-    bounds, errors = importance_weighted_bounds(many, [1, 10])
-    np.testing.assert_allclose(errors[0], many.std(ddof=1) / 1_000**0.5)
-    each = logsumexp(many.reshape(100, 10), axis=1) - np.log(10)
-    np.testing.assert_allclose([bounds[1, 0], errors[1, 0]], [each.mean(), each.std(ddof=1) / 10])
-    with pytest.raises(ValueError, match=r"must lie in \[1, 4\], got 5"):
-        importance_weighted_bounds(log_weights, [5])

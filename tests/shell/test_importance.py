@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from ppl_vae.importance import ess, pareto_khat, pareto_smooth, perplexity
+from ppl_vae.importance import (
+    ess,
+    importance_weighted_bounds,
+    pareto_khat,
+    pareto_smooth,
+    perplexity,
+)
 
 
 def weights(shape, k, seed=0):
@@ -130,3 +136,22 @@ def test_perplexity_and_effective_number():
     by_hand = np.prod(shares**-shares)
     np.testing.assert_allclose(perplexity(np.log(shares) + 900), by_hand, rtol=1e-10)
     assert ess(np.log(shares)) < by_hand  # orders two and one of the same family
+
+
+def test_bounds_by_hand():
+    log_weights = np.log(np.array([[1.0, 4.0], [3.0, 4.0], [5.0, 4.0], [7.0, 4.0]]))
+    bounds, errors = importance_weighted_bounds(log_weights, [1, 2, 3])
+    np.testing.assert_allclose(bounds[0], log_weights.mean(0))
+    np.testing.assert_allclose(bounds[1, 0], (np.log(2) + np.log(6)) / 2)
+    np.testing.assert_allclose(bounds[2, 0], np.log(3))
+    np.testing.assert_allclose(bounds[:, 1], np.log(4))
+    np.testing.assert_allclose(errors[:, 1], 0)
+    relative = np.std([1, 3, 5, 7], ddof=1) / 4 / 2
+    np.testing.assert_allclose(errors[:, 0], relative * np.sqrt([1, 1, 4 / 3]))
+    many = np.random.default_rng(0).normal(size=(1_000, 1))
+    bounds, errors = importance_weighted_bounds(many, [1, 10])
+    np.testing.assert_allclose(errors[0], many.std(ddof=1) / 1_000**0.5)
+    each = logsumexp(many.reshape(100, 10), axis=1) - np.log(10)
+    np.testing.assert_allclose([bounds[1, 0], errors[1, 0]], [each.mean(), each.std(ddof=1) / 10])
+    with pytest.raises(ValueError, match=r"must lie in \[1, 4\], got 5"):
+        importance_weighted_bounds(log_weights, [5])

@@ -11,7 +11,7 @@ from ppl_vae.datasets import csv_table
 
 needs_data = pytest.mark.skipif(
     "PPL_VAE_DATA" not in os.environ,
-    reason="set PPL_VAE_DATA to a folder with MNIST and Fashion-MNIST in IDX files",
+    reason="set PPL_VAE_DATA to a folder with tabular/*.csv",
 )
 
 
