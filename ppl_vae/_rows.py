@@ -25,6 +25,7 @@ def missing_draws(idata: Any, site: str | None = None) -> xr.DataArray:
     """Return the draws of the missing entries, (chain, draw, missing), with coordinate `row`.
 
     Raises:
+        TypeError: `idata` has no groups.
         ValueError: there is no such variable, or several and `site` does not choose.
     """
     posterior = _group(idata, "posterior")
@@ -103,6 +104,11 @@ def _any_by_row(happened: NDArray, index: NDArray) -> NDArray:
 
 def _group(idata: Any, name: str) -> xr.Dataset:
     """Return a group of an InferenceData, DataTree or mapping, empty if it is not there."""
+    if not hasattr(idata, "__contains__"):
+        raise TypeError(
+            "Expected the results of `to_inference_data` or `pool`, got "
+            f"{type(idata).__name__}; a run becomes results by `to_inference_data(mcmc)`."
+        )
     if name not in idata:
         return xr.Dataset()
     node = idata[name]

@@ -11,9 +11,14 @@ from ppl_vae.diagnostics import rhat, summary
 __all__ = ["Finding", "diagnose"]
 
 ADVICE = {
+    "undefined draws": (
+        "some draws are NaN: the decoder overflowed, or its weights are NaN; standardise the data, "
+        "look at the weights, train again"
+    ),
     "stuck chains": (
-        "a chain accepted nothing: start it elsewhere (init_params from a LAIR run), or use "
-        "ACMWGKernel, whose proposals do not depend on where the chain is"
+        "a chain accepted nothing: start it elsewhere (init_params from a LAIR run), use "
+        "ACMWGKernel, whose proposals do not depend on where the chain is, or raise its "
+        "prior_probability"
     ),
     "one mode each": (
         "every chain is at rest, and they disagree: each sits in a mode of its own. Use "
@@ -46,6 +51,7 @@ class Finding(NamedTuple):
 def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) -> list[Finding]:
     """Name the pitfalls that a run shows, row by row; an empty list if none is seen.
 
+    * "undefined draws": some draw of a missing entry is NaN.
     * "stuck chains": a chain of the row never moved.
     * "one mode each": R-hat is above `threshold` although every chain alone is stationary (split
       R-hat of single chains at most `threshold`, worst entry of the row).
@@ -60,6 +66,7 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
         threshold: of R-hat.
 
     Raises:
+        TypeError: `idata` has no groups, such as a run itself.
         ValueError: `idata` has no missing entries, or several sites to choose from.
 
     Example:
@@ -73,11 +80,13 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     """
     table = summary(idata, site=site)
     rows = table["row"].values
+    undefined = _undefined(idata, site)
     stuck = table["stuck"].values
     worst = table["rhat_worst"].values
-    disagree, unknown = (worst > threshold) & ~stuck, np.isnan(worst) & ~stuck
+    disagree, unknown = (worst > threshold) & ~stuck, np.isnan(worst) & ~stuck & ~undefined
     at_rest = _at_rest(idata, site, threshold)
     marked = {
+        "undefined draws": undefined,
         "stuck chains": stuck,
         "one mode each": disagree & at_rest,
         "not converged": (disagree | unknown) & ~at_rest,
@@ -87,6 +96,13 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     return [
         Finding(name, rows[where], ADVICE[name]) for name, where in marked.items() if any(where)
     ]
+
+
+def _undefined(idata: Any, site: str | None) -> NDArray:
+    """Whether a draw of a row's entries is NaN, (R,)."""
+    missing = missing_draws(idata, site)
+    _, index = np.unique(missing["row"].values, return_inverse=True)
+    return np.bincount(index, np.isnan(missing.values).any(axis=(0, 1))) > 0
 
 
 def _at_rest(idata: Any, site: str | None, threshold: float) -> NDArray:

@@ -229,6 +229,7 @@ def summary(idata: Any, *, site: str | None = None) -> xr.Dataset:
         it in another chain. (A chain of very likely pixels that accepts is thus not stuck.)
 
     Raises:
+        TypeError: `idata` has no groups, such as a run itself.
         ValueError: no such group, variable or coordinate, or several sites to choose from.
 
     Example:

@@ -57,11 +57,11 @@ def to_inference_data(
     Args:
         mcmc: `numpyro.infer.MCMC`, `ppl_vae.pyro.MCMC` or `pyro.infer.MCMC` after `run`.
         coords: labels for dimensions, such as `{"row": names, "feature": columns}`.
-        dims: names of the event's axes by site, such as `{"x": ["height", "width"]}`.
+        dims: names of the axes of one row by site, such as `{"x": ["height", "width"]}`.
 
     Raises:
         TypeError: if the run's kernel is not one of this library's, nor on a `ConditionalModel`.
-        ValueError: if `run` was not called, or labels do not fit.
+        ValueError: if `run` was not called, or labels and names fit nothing.
 
     Returns:
         `arviz.InferenceData` on ArviZ 0.x, `xarray.DataTree` on ArviZ 1.x.
@@ -87,15 +87,14 @@ def make_inference_data(
 ) -> Any:
     """Arrange a `Run` in ArviZ's groups; see `to_inference_data`. `estimates` is one more group."""
     coords, dims = dict(coords or {}), dict(dims or {})
+    if unknown := set(dims) - {run.site, *run.latents}:
+        known = ", ".join((run.site, *run.latents))
+        raise ValueError(f"dims names no site {min(unknown)!r}; the run has {known}.")
     event_dims = _event_dims(run.site, run.x, dims)
-    _check_labels(coords, dict(zip(("row", *event_dims), run.x.shape, strict=True)))
     has_particles = run.completed.ndim == run.x.ndim + 3
     draws = _flat(run.completed, has_particles)
     where: tuple[Any, ...] = np.nonzero(~run.mask)
-    labels = {
-        dim: ("missing", np.asarray(coords[dim])[index] if dim in coords else index)
-        for dim, index in zip(("row", *event_dims), where, strict=True)
-    }
+    entries = dict(zip(("row", *event_dims), where, strict=True))
     variables: dict[str, Any] = {
         f"{run.site}_missing": (("chain", "draw", "missing"), draws[:, :, *where])
     }
@@ -103,15 +102,15 @@ def make_inference_data(
         value = _flat(value, has_particles)
         own = dims.get(name, [f"{name}_dim_{i}" for i in range(value.ndim - 3)])
         variables[name] = (("chain", "draw", "row", *own), value)
-    posterior = xr.Dataset(variables, coords=labels)
-    stats = xr.Dataset(
-        {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()},
-        coords={"row": coords["row"]} if "row" in coords else None,
-    )
-    data = _data_groups(run.site, run.x, run.mask, run.constants, event_dims, coords)
-    groups = {"posterior": posterior, "sample_stats": stats, **data}
+    stats = {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()}
+    groups = {
+        "posterior": xr.Dataset(variables),
+        "sample_stats": xr.Dataset(stats),
+        **_data_groups(run.site, run.x, run.mask, run.constants, event_dims),
+    }
     if estimates is not None:
-        groups["estimates"] = _with_rows(estimates, coords)
+        groups["estimates"] = estimates
+    groups = _labelled(groups, coords, entries)
     return _container(groups, {**_versions(), **run.attrs, "site": run.site})
 
 
@@ -136,11 +135,12 @@ def make_estimates(
         attrs: settings, seed and wall time.
         coords: labels as in `to_inference_data`.
     """
-    coords, event_dims = dict(coords or {}), _event_dims(site, x, {})
-    _check_labels(coords, dict(zip(("row", *event_dims), x.shape, strict=True)))
-    estimates = _with_rows(estimates, coords)
-    data = _data_groups(site, x, mask, constants, event_dims, coords)
-    return _container({"estimates": estimates, **data}, {**_versions(), **attrs, "site": site})
+    groups = {
+        "estimates": estimates,
+        **_data_groups(site, x, mask, constants, _event_dims(site, x, {})),
+    }
+    attrs = {**_versions(), **attrs, "site": site}
+    return _container(_labelled(groups, coords or {}, {}), attrs)
 
 
 def completed(idata: Any) -> NDArray:
@@ -178,15 +178,11 @@ def _data_groups(
     mask: NDArray,
     constants: Mapping[str, Any],
     event_dims: tuple[str, ...],
-    coords: Mapping[str, Sequence[Any]],
 ) -> dict[str, xr.Dataset]:
     dims = ("row", *event_dims)
-    axes = {dim: coords[dim] for dim in dims if dim in coords}
     return {
-        "observed_data": xr.Dataset({site: (dims, np.where(mask, x, np.nan))}, coords=axes),
-        "constant_data": xr.Dataset(
-            {"mask": (dims, mask), **_constants(constants, len(x))}, coords=axes
-        ),
+        "observed_data": xr.Dataset({site: (dims, np.where(mask, x, np.nan))}),
+        "constant_data": xr.Dataset({"mask": (dims, mask), **_constants(constants, len(x))}),
     }
 
 
@@ -202,20 +198,34 @@ def _event_dims(site: str, x: NDArray, dims: Mapping[str, Sequence[str]]) -> tup
     return ("feature",) if num_axes == 1 else tuple(f"feature_{i}" for i in range(num_axes))
 
 
-def _with_rows(estimates: xr.Dataset, coords: Mapping[str, Sequence[Any]]) -> xr.Dataset:
-    if "row" not in coords:
-        return estimates
-    return estimates.assign_coords(row=np.asarray(coords["row"]))
-
-
-def _check_labels(coords: Mapping[str, Sequence[Any]], sizes: Mapping[str, int]) -> None:
-    for dim, size in sizes.items():
-        if dim in coords and len(coords[dim]) != size:
-            raise ValueError(f"coords[{dim!r}] must have {size} labels, got {len(coords[dim])}.")
-    names = list(coords.get("row", ()))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+def _labelled(
+    groups: Mapping[str, xr.Dataset],
+    coords: Mapping[str, Sequence[Any]],
+    entries: Mapping[str, NDArray],
+) -> dict[str, xr.Dataset]:
+    """Label all dimensions named in `coords`, and the missing entries, whose places are given."""
+    sizes = {dim: size for group in groups.values() for dim, size in group.sizes.items()}
+    for dim, names in coords.items():
+        if dim not in sizes:
+            known = ", ".join(map(str, sizes))
+            raise ValueError(f"coords names no dimension {dim!r}; the results have {known}.")
+        if len(names) != sizes[dim]:
+            raise ValueError(f"coords[{dim!r}] must have {sizes[dim]} labels, got {len(names)}.")
+    rows = list(coords.get("row", ()))
+    if len(set(rows)) < len(rows):
+        twice = next(name for name in rows if rows.count(name) > 1)
         raise ValueError(f"coords['row'] must tell the rows apart, it has {twice!r} twice.")
+    labels = {dim: np.asarray(names) for dim, names in coords.items()}
+    places = {
+        dim: ("missing", labels[dim][place] if dim in labels else place)
+        for dim, place in entries.items()
+    }
+    labelled = {}
+    for name, group in groups.items():
+        own = places if name == "posterior" else {}
+        axes = {dim: labels[dim] for dim in group.sizes if dim in labels and dim not in own}
+        labelled[name] = group.assign_coords({**axes, **own})
+    return labelled
 
 
 def _flat(value: NDArray, has_particles: bool) -> NDArray:

@@ -152,6 +152,9 @@ def coverage(draws: ArrayLike, truth: ArrayLike, level: float = 0.9) -> NDArray:
         truth: the true values, shape (...).
         level: the interval's probability, in (0, 1); the share that calibrated draws have.
 
+    Returns:
+        A share in [0, 1]; NaN if a draw or a true value is NaN.
+
     Raises:
         ValueError: fewer than two draws, shapes that do not fit, or `level` out of range.
 
@@ -164,7 +167,10 @@ def coverage(draws: ArrayLike, truth: ArrayLike, level: float = 0.9) -> NDArray:
         raise ValueError(f"level must lie in (0, 1), got {level}.")
     draws, truth = _draws_of(draws, truth)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return np.mean((low <= truth) & (truth <= high))
+    unknown = np.isnan(low) | np.isnan(high) | np.isnan(truth)
+    inside = (low <= truth) & (truth <= high)
+    share: NDArray = np.where(unknown, np.nan, inside)
+    return np.mean(share)
 
 
 # --- class probabilities and densities on a grid --------------------------------------------

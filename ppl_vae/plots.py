@@ -170,7 +170,9 @@ def _by_prefix(summary: Mapping[Any, Any], prefix: str) -> dict[str, NDArray[Any
         if not str(name).startswith(prefix):
             continue
         values = np.asarray(summary[name], dtype=float)
-        if values.ndim != 1 or not values.size:
+        if values.shape == (0,):
+            raise ValueError(f"{name} has no rows: nothing is missing, so nothing was drawn.")
+        if values.ndim != 1:
             raise ValueError(f"{name} must have one value per row, (row,), got {values.shape}.")
         series[str(name)] = values
     return series

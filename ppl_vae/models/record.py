@@ -172,7 +172,9 @@ def _as_lists(value: Any) -> Any:
 
 
 def _parse_likelihood(likelihood: str | tuple[str, float]) -> dict[str, Any]:
-    name, *options = (likelihood,) if isinstance(likelihood, str) else likelihood
+    is_tuple = isinstance(likelihood, tuple | list) and len(likelihood) > 0
+    values: Any = likelihood if is_tuple else (likelihood,)
+    name, *options = values
     if name not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {name!r}.")
     if len(options) > (name != "bernoulli"):

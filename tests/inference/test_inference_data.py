@@ -117,6 +117,30 @@ def test_labels_of_rows_and_columns(runs):
         to_inference_data(runs("MWGKernel"), coords={"row": ["a", "b"]})
 
 
+def test_labels_of_latents_and_draws(runs):
+    coords = {"z_dim_0": ["first", "second"], "chain": ["a", "b"]}
+    groups = to_inference_data(runs("MWGKernel"), coords=coords)
+    assert list(np.asarray(groups["posterior"]["z_dim_0"])) == ["first", "second"]
+    for group in ("posterior", "sample_stats"):
+        assert list(np.asarray(groups[group]["chain"])) == ["a", "b"]
+    named = {"dims": {"z": ["factor"]}, "coords": {"factor": ["first", "second"]}}
+    posterior = to_inference_data(runs("MWGKernel"), **named)["posterior"]
+    assert list(np.asarray(posterior["z"]["factor"])) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        ({"coords": {"pixel": [1]}}, "coords names no dimension 'pixel'; the results have .*row"),
+        ({"coords": {"z_dim_0": ["a"]}}, r"coords\['z_dim_0'\] must have 2 labels, got 1"),
+        ({"dims": {"y": ["height"]}}, "dims names no site 'y'; the run has x, z"),
+    ],
+)
+def test_labels_that_fit_nothing_are_refused(runs, labels, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        to_inference_data(runs("MWGKernel"), **labels)
+
+
 def make_run(x_shape, site="x"):
     x, mask = np.zeros(x_shape), np.zeros(x_shape, bool)
     return Run(site, x, mask, np.ones((2, 5, *x_shape)), {"z": np.zeros((2, 5, x_shape[0]))}, {})

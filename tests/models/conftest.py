@@ -19,7 +19,7 @@ def _pyro_twin() -> SimpleNamespace:
     import pyro.poutine as poutine
     import torch
 
-    from ppl_vae.models.pyro import files
+    from ppl_vae.models.pyro import files, networks
     from ppl_vae.models.pyro import vae as module
 
     def first(*args: Any, seed: int = 0, **kwargs: Any) -> Any:
@@ -53,6 +53,7 @@ def _pyro_twin() -> SimpleNamespace:
         log_densities=log_densities,
         draw=draw,
         linear=lambda i, o: torch.nn.Linear(i, o),
+        masked_encoder=networks.masked_encoder,
         run_guide=lambda vae, x: vae.guide(torch.from_numpy(x)),
         run_model=lambda vae, x: vae.model(torch.from_numpy(x)),
     )
@@ -66,7 +67,7 @@ def _numpyro_twin() -> SimpleNamespace:
     from numpyro.handlers import seed as seeded
     from numpyro.handlers import substitute, trace
 
-    from ppl_vae.models.numpyro import files
+    from ppl_vae.models.numpyro import files, networks
     from ppl_vae.models.numpyro import vae as module
 
     def first(*args: Any, seed: int = 0, **kwargs: Any) -> Any:
@@ -125,6 +126,7 @@ def _numpyro_twin() -> SimpleNamespace:
         log_densities=log_densities,
         draw=draw,
         linear=lambda i, o: nnx.Linear(i, o, rngs=nnx.Rngs(0)),
+        masked_encoder=lambda *sizes: networks.masked_encoder(random.key(0), *sizes),
         run_guide=run("guide"),
         run_model=run("model"),
     )

@@ -62,6 +62,23 @@ def test_weights_come_back_bit_identical(twins, name, dtype, file):
             assert array.tobytes() == np.ascontiguousarray(weights[key]).tobytes()
 
 
+@pytest.mark.parametrize("event_shape", [(6,), (2, 5, 4)])
+def test_masked_encoders_open_in_the_other_twin(twins, event_shape, file):
+    writer = twins[0]
+    case = (event_shape, 3, (5,), "bernoulli")
+
+    def blank(twin):
+        return twin.VAE(*case, encoder=twin.masked_encoder(*case[:3]))
+
+    fitted = writer.build(*case, encoder=writer.masked_encoder(*case[:3]))
+    weights = shaken(writer.weights(fitted))
+    write_weights(file, weights, {"architecture": blank(writer).architecture()})
+    x, z = rows_of(case, 7)
+    ours, theirs = (t.log_densities(t.load(file, vae=blank(t)), x, z) for t in twins)
+    np.testing.assert_allclose(ours["q"], theirs["q"], rtol=1e-5)
+    np.testing.assert_allclose(ours["x"], theirs["x"], rtol=1e-5)
+
+
 def test_weights_of_another_architecture_are_refused(twins, file):
     writer, reader = twins
     writer.save(file, writer.build((6,), 2, (5,)))

@@ -87,6 +87,7 @@ def test_one_own_net_beside_a_built_in_one(twin, file):
 
 def wrong_arguments():
     yield dict(likelihood="poisson"), ValueError, "one of bernoulli, normal, categorical.*poisson"
+    yield dict(likelihood=None), ValueError, "one of bernoulli, normal, categorical, got None"
     yield dict(likelihood="categorical"), ValueError, "number of classes"
     yield dict(likelihood=("categorical", 1)), ValueError, "at least 2.*got \\[1\\]"
     yield dict(likelihood=("bernoulli", 2)), ValueError, "does not take"

@@ -83,6 +83,19 @@ def test_few_draws_are_no_proof_of_rest(rng, num_draws):
     assert set(found(few)) == {"not converged"}
 
 
+def test_draws_that_are_no_numbers(rng):
+    idata = results(rng)
+    idata["posterior"]["x_missing"][:, :, 2:] = np.nan
+    assert found(idata) == {"undefined draws": [8]}
+    idata["posterior"]["x_missing"][3, 17, 0] = np.nan
+    assert found(idata) == {"undefined draws": [3, 8]}
+
+
+def test_a_run_in_place_of_its_results():
+    with pytest.raises(TypeError, match=r"got object; .* `to_inference_data\(mcmc\)`"):
+        diagnose(object())
+
+
 def test_heavy_weights(rng):
     khat = np.full((NUM_CHAINS, 2), 0.3)
     khat[1, 0], khat[2, 0] = 0.9, np.nan

@@ -70,6 +70,13 @@ def test_coverage_of_calibrated_and_narrow_draws(rng):
     assert abs(metrics.coverage(draws / 2, truth, 0.9) - narrow) < 5 * 0.008
 
 
+def test_coverage_of_unknown_values_is_unknown(rng):
+    draws = rng.normal(size=(10, 3))
+    assert np.isnan(metrics.coverage(draws, [0.0, np.nan, 0.0]))
+    draws[4, 1] = np.nan
+    assert np.isnan(metrics.coverage(draws, [0.0, 0.0, 0.0]))
+
+
 # --- discrete laws --------------------------------------------------------------------------
 
 

@@ -171,6 +171,7 @@ def test_convergence_draws_even_when_nothing_is_finite() -> None:
     [
         ({"stuck": [True]}, "begin with 'rhat' or 'ess', got stuck"),
         ({}, "got none"),
+        ({"rhat_max": []}, "rhat_max has no rows: nothing is missing"),
         ({"rhat_max": [[1.0]]}, r"rhat_max must have one value per row, \(row,\), got \(1, 1\)"),
     ],
 )

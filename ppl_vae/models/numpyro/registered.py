@@ -15,6 +15,8 @@ import numpyro
 from flax import nnx
 from jax import Array
 
+from ppl_vae.models.numpyro.networks import MaskedEncoder
+
 __all__ = ["RegisteredNet"]
 
 
@@ -40,6 +42,7 @@ class RegisteredNet:
             )
         self.name = name
         self.is_own = module is not None
+        self._is_ours = module is None or isinstance(module, MaskedEncoder)
         # A built-in net is only planned here: no arrays until a key is known.
         held = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))) if module is None else module
         parts: Any = nnx.split(held, nnx.Param, ...)
@@ -108,8 +111,8 @@ class RegisteredNet:
         return ".".join(map(str, (self.name, *path[:-1], last)))
 
     def _is_kernel(self, path: tuple[Any, ...]) -> bool:
-        """Whether the array is stored turned; those of own modules are stored as they are."""
-        return not self.is_own and path[-1] == "kernel"
+        """Whether the array is stored turned; those of foreign modules are stored as they are."""
+        return self._is_ours and path[-1] == "kernel"
 
     def _turn(self, path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
         """(in, out) to (out, in), (height, width, in, out) to (out, in, height, width)."""
