@@ -75,7 +75,7 @@ def one_chain(backend, value):
 def mwg_state(backend, program, x, z):
     mwg = module(backend, "mwg")
     x = chains(backend, real(backend, x))
-    return mwg.MWGState(x, mwg.decode(program, chains(backend, z)))
+    return mwg.MWGState(x, mwg.score(mwg.decode(program, chains(backend, z))))
 
 
 def ac_mwg_state(backend, program, x, z, past, *, history_size=1):

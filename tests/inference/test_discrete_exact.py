@@ -41,9 +41,10 @@ class Tables:
             self.x = backend.array(self.rows[row])
             tiled = np.broadcast_to(mask, self.rows[row].shape)
             self.program = bind(backend, pair, self.rows[row], tiled)
-            decode = module(backend, "mwg").decode
-            self.current = decode(self.program, {"z": backend.array(z)})
-            self.proposed = decode(self.program, {"z": backend.array(z_new)})
+            mwg = module(backend, "mwg")
+            self.current, self.proposed = (
+                mwg.score(mwg.decode(self.program, {"z": backend.array(at)})) for at in (z, z_new)
+            )
             log_q = self.program.log_proposal(self.proposed.z, self.x)
             log_joint = module(backend, "likelihood").log_prob(self.current.likelihood, self.x)
             self.log_q, self.log_prior = log_q, self.proposed.log_prior

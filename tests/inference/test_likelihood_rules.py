@@ -97,6 +97,19 @@ def test_entrywise_rows_are_scored_by_their_observed_entries(backend, name):
         assert np.isfinite(drawn).all()
 
 
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_whole_rows_are_scored_in_two_parts(backend, name):
+    rules, (args, x, log_p) = module(backend, "likelihood"), ENTRYWISE[name]
+    with double_precision(backend), unvalidated(backend):
+        d = make(backend, name, *args)
+        if name == "Bernoulli":
+            d = dist(backend).Bernoulli(logits=real(backend, np.log(PROBS / (1 - PROBS))))
+        d, x_there = d.to_event(1), real(backend, x)
+        split = rules.fixed_log_prob(d) + rules.varying_log_prob(d, x_there)
+        np.testing.assert_allclose(np.asarray(split), log_p(x).sum(-1), rtol=1e-6)
+        assert (np.asarray(rules.fixed_log_prob(d)) != 0).all() == (name == "Bernoulli")
+
+
 def test_images_keep_their_shape(backend):
     rng = np.random.default_rng(0)
     loc, mask = rng.normal(size=(3, 2, 4, 4)), rng.random((3, 2, 4, 4)) < 0.5

@@ -99,7 +99,8 @@ def test_a_step_keeps_the_law(backend):
     kernel, model = module(backend, "mnar_mwg"), missingness(backend)
     x = chains(backend, real(backend, x))
     z = chains(backend, {"z": backend.array(start // 8)})
-    current = module(backend, "mwg").decode(program, z)
+    mwg = module(backend, "mwg")
+    current = mwg.score(mwg.decode(program, z))
     log_prob = module(backend, "missingness").log_missingness
     state = kernel.MNARMWGState(x, current, log_prob(program, model, x))
     new, info = seeded(backend, kernel.step, 2, program, state, model)

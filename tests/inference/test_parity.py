@@ -56,7 +56,8 @@ def decoded(backend, name):
     program = bind(backend, pair(backend), x, mask)
     array = backend.array if z.dtype.kind == "i" else lambda value: real(backend, value)
     state = mwg_state(backend, program, x, {"z": array(z[0])})
-    proposed = module(backend, "mwg").decode(program, chains(backend, {"z": array(z[1])}))
+    mwg = module(backend, "mwg")
+    proposed = mwg.score(mwg.decode(program, chains(backend, {"z": array(z[1])})))
     return program, state.x, proposed, state.current
 
 

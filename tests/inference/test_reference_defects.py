@@ -95,10 +95,11 @@ def test_ratio_of_a_state_with_itself_is_zero(backend):
         x = np.nan_to_num(X).astype(float)
         program = bind(backend, backend.programs.linear_gaussian(TRUTH), x, MASK)
         z = chains(backend, {"z": real(backend, np.array([[0.3, -1.0], [2.0, 0.1]]))})
-        at = module(backend, "mwg").decode(program, z)
+        mwg = module(backend, "mwg")
+        at = mwg.score(mwg.decode(program, z))
         rows = chains(backend, real(backend, x + 0.7 * ~MASK))
         for ratio in (
-            module(backend, "mwg").log_ratio(program, rows, at, at),
+            mwg.log_ratio(program, rows, at, at),
             module(backend, "ac_mwg").log_ratio(program, rows, at, at, 0.05),
         ):
             np.testing.assert_array_equal(one_chain(backend, ratio), 0)

@@ -17,7 +17,7 @@ from jax import Array, random
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel, ACMWGState
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
-from ppl_vae.inference.numpyro.mwg import Decoded, MWGKernel, MWGState
+from ppl_vae.inference.numpyro.mwg import Decoded, MWGKernel, MWGState, Scored, score
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
 from ppl_vae.inference.numpyro.unconstrained import (
@@ -119,8 +119,8 @@ def leapfrog(
 
 
 def refresh(
-    key: Array, program: Program, current: Decoded, *, step_size: float, num_steps: int
-) -> tuple[Decoded, Array, Array]:
+    key: Array, program: Program, current: Decoded | Scored, *, step_size: float, num_steps: int
+) -> tuple[Decoded | Scored, Array, Array]:
     """Move the latents of every row by HMC; return them, the acceptance rate and divergence."""
     key_momentum, key_accept = random.split(key)
 
@@ -132,7 +132,8 @@ def refresh(
     u_new, momentum_new = leapfrog(gradient, u, momentum, step_size=step_size, num_steps=num_steps)
 
     # 2. Accept or keep z; rows are independent, so that each decides for itself.
-    proposed, log_det_new = decode_unconstrained(program, u_new)
+    at, log_det_new = decode_unconstrained(program, u_new)
+    proposed = score(at) if isinstance(current, Scored) else at
     log_target = current.log_prior + current.log_observed + log_det
     log_target_new = proposed.log_prior + proposed.log_observed + log_det_new
     log_a = log_target_new - log_target + kinetic_energy(momentum) - kinetic_energy(momentum_new)

@@ -12,26 +12,28 @@ and for mixtures of either; `register_rule` adds more.
 """
 
 from collections.abc import Callable
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, random
-from jax.extend.random import threefry_2x32
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import logsumexp
 from numpyro.distributions import constraints
+
+from ppl_vae.inference.numpyro import bernoulli
 
 __all__ = [
     "Rule",
     "complete",
     "find_rule",
+    "fixed_log_prob",
     "is_binary",
     "log_prob",
     "observed_log_prob",
     "register_rule",
+    "varying_log_prob",
 ]
 
 
@@ -114,6 +116,25 @@ def log_prob(d: dist.Distribution, x: Array) -> Array:
     return d.log_prob(x)
 
 
+def fixed_log_prob(d: dist.Distribution) -> Array:
+    """Return the part of log p(x) that no x changes, in nats.
+
+    For Bernoulli entries it is log p of the likeliest row, where all the logarithms are; else 0.
+    """
+    entry = _entrywise(d)
+    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, dist.BernoulliLogits):
+        return _sum_event(d, bernoulli.fixed_log_prob(entry.logits))
+    return jnp.zeros(d.batch_shape)
+
+
+def varying_log_prob(d: dist.Distribution, x: Array) -> Array:
+    """Return the rest of log p(x) of completed rows, in nats."""
+    entry = _entrywise(d)
+    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, dist.BernoulliLogits):
+        return _sum_event(d, bernoulli.twice_varying_log_prob(entry.logits, x)) / 2
+    return log_prob(d, x)
+
+
 def complete(key: Array, d: dist.Distribution, x: Array, mask: Array) -> Array:
     """Return `x` with its missing entries drawn from p(x_m | x_o); the rest is bit-identical."""
     drawn = find_rule(d).sample(key, d, x, mask)
@@ -161,27 +182,13 @@ def _entrywise_sample(key: Array, d: dist.Distribution, x: Array, mask: Array) -
     del mask
     entry = _entrywise(d)
     if isinstance(entry, dist.BernoulliLogits | dist.BernoulliProbs):
-        return _uniform(key, x.shape) < entry.probs
+        return bernoulli.uniform(key, x.shape) < entry.probs
     return entry.expand(x.shape).sample(key)
 
 
-def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
-    """Draw from U[0, 1) in steps of 2^-24, twice as fast as `random.uniform`.
-
-    A block of the threefry generator has two words, of which JAX uses one.
-    """
-    if "threefry" not in str(random.key_impl(key)):
-        return random.uniform(key, shape)
-    counts = jax.lax.iota(jnp.uint32, prod(shape))
-    bits = threefry_2x32(random.key_data(key), counts).reshape(shape)
-    return (bits >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24
-
-
 def _entry_log_prob(entry: dist.Distribution, x: Array) -> Array:
-    if isinstance(entry, dist.BernoulliLogits):  # the same number; log1p is the slow part on CPU
-        logits = entry.logits
-        softplus = jnp.maximum(logits, 0) + jnp.log(1 + jnp.exp(-jnp.abs(logits)))
-        return x * logits - softplus
+    if isinstance(entry, dist.BernoulliLogits):
+        return bernoulli.log_prob(entry.logits, x)
     if isinstance(entry, dist.CategoricalLogits | dist.CategoricalProbs):
         x = x.astype(int)  # codes are floats in data that hold NaN; Pyro takes them as they are
     return entry.log_prob(x)

@@ -13,7 +13,7 @@ from jax import Array, random
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.missingness import check_missingness, log_missingness
-from ppl_vae.inference.numpyro.mwg import Decoded, decode, move_latents
+from ppl_vae.inference.numpyro.mwg import Scored, decode, move_latents, score
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
 from ppl_vae.inference.numpyro.starting import within_prior
@@ -25,7 +25,7 @@ class MNARMWGState(NamedTuple):
     """What the next step needs."""
 
     x: Array  # completed rows, (B, *event)
-    current: Decoded
+    current: Scored
     log_missing: Array  # log p(M | x), (B,)
 
     @property
@@ -136,7 +136,7 @@ class MNARMWGKernel(ProgramKernel):
         """Start from completed rows, at the latents handed over or at z ~ q(z | x)."""
         key_z, key_prior = random.split(key)
         z = program.propose(key_z, x) if z is None else z
-        current = decode(program, within_prior(key_prior, program, z))
+        current = score(decode(program, within_prior(key_prior, program, z)))
         return MNARMWGState(x, current, log_missingness(program, self.missingness, x))
 
     def step(
@@ -148,4 +148,4 @@ class MNARMWGKernel(ProgramKernel):
     def redecode(self, program: Program, state: MNARMWGState) -> MNARMWGState:
         """Recompute what the programs say of the current latents and rows."""
         log_missing = log_missingness(program, self.missingness, state.x)
-        return MNARMWGState(state.x, decode(program, state.current.z), log_missing)
+        return MNARMWGState(state.x, score(decode(program, state.current.z)), log_missing)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpyro.distributions as dist
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.likelihood import log_prob
+from ppl_vae.inference.numpyro.likelihood import fixed_log_prob, varying_log_prob
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.numpyro.program import Latents, Program
@@ -18,8 +18,8 @@ from ppl_vae.inference.numpyro.starting import within_prior
 from ppl_vae.inference.numpyro.support import likelihood_within
 
 __all__ = [
-    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_joint", "log_ratio",
-    "move_latents", "step",
+    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "Scored", "decode", "log_joint", "log_ratio",
+    "move_latents", "score", "step",
 ]  # fmt: skip
 
 
@@ -32,11 +32,21 @@ class Decoded(NamedTuple):
     likelihood: dist.Distribution  # p(x | z)
 
 
+class Scored(NamedTuple):
+    """A decoded latent, ready to score rows under."""
+
+    z: Latents
+    log_prior: Array
+    log_observed: Array
+    likelihood: dist.Distribution
+    log_fixed: Array  # the part of log p(x | z) that no x changes, (B,)
+
+
 class MWGState(NamedTuple):
     """What the next step needs."""
 
     x: Array  # completed rows, (B, *event)
-    current: Decoded
+    current: Scored
 
     @property
     def z(self) -> Latents:
@@ -60,12 +70,18 @@ def decode(program: Program, z: Latents) -> Decoded:
     return Decoded(z, log_prior, log_observed, likelihood)
 
 
-def log_joint(at: Decoded, x: Array) -> Array:
+def score(at: Decoded) -> Scored:
+    """Compute once what log p(x | z) of all rows x shares."""
+    return Scored(*at, fixed_log_prob(at.likelihood))
+
+
+def log_joint(at: Scored, x: Array) -> Array:
     """Return log p(x, z) of completed rows, shape (B)."""
-    return at.log_prior + likelihood_within(at.log_prior, log_prob(at.likelihood, x))
+    log_likelihood = at.log_fixed + varying_log_prob(at.likelihood, x)
+    return at.log_prior + likelihood_within(at.log_prior, log_likelihood)
 
 
-def log_ratio(program: Program, x: Array, proposed: Decoded, current: Decoded) -> Array:
+def log_ratio(program: Program, x: Array, proposed: Scored, current: Scored) -> Array:
     """Return log [p(x, z') q(z | x)] - log [p(x, z) q(z' | x)], shape (B,)."""
     log_target_new, log_target_old = log_joint(proposed, x), log_joint(current, x)
     log_q_new = program.log_proposal(proposed.z, x)
@@ -73,12 +89,10 @@ def log_ratio(program: Program, x: Array, proposed: Decoded, current: Decoded) -
     return log_target_new - log_target_old + log_q_old - log_q_new
 
 
-def move_latents(
-    key: Array, program: Program, x: Array, current: Decoded
-) -> tuple[Decoded, MWGInfo]:
+def move_latents(key: Array, program: Program, x: Array, current: Scored) -> tuple[Scored, MWGInfo]:
     """Propose z' ~ q(z | x_o, x_m), and accept it or keep z."""
     key_z, key_accept = random.split(key)
-    proposed = decode(program, program.propose(key_z, x))
+    proposed = score(decode(program, program.propose(key_z, x)))
     log_a = log_ratio(program, x, proposed, current)
     accepted = accept_rows(key_accept, log_a)
     current = select_rows(accepted, proposed, current)
@@ -130,7 +144,7 @@ class MWGKernel(ProgramKernel):
         """Start from completed rows, and from `z` where another kernel hands it over."""
         key_z, key_prior = random.split(key)
         z = program.propose(key_z, x) if z is None else z
-        return MWGState(x, decode(program, within_prior(key_prior, program, z)))
+        return MWGState(x, score(decode(program, within_prior(key_prior, program, z))))
 
     def step(self, key: Array, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
         """Advance one chain by one iteration."""
@@ -138,4 +152,4 @@ class MWGKernel(ProgramKernel):
 
     def redecode(self, program: Program, state: MWGState) -> MWGState:
         """Recompute what the model says of the current latents."""
-        return MWGState(state.x, decode(program, state.current.z))
+        return MWGState(state.x, score(decode(program, state.current.z)))

@@ -26,18 +26,20 @@ from torch.distributions import (
     biject_to,
     constraints,
 )
-from torch.nn.functional import softplus
 
+from ppl_vae.inference.pyro import bernoulli
 from ppl_vae.inference.pyro.masking import keep, where
 
 __all__ = [
     "Rule",
     "complete",
     "find_rule",
+    "fixed_log_prob",
     "is_binary",
     "log_prob",
     "observed_log_prob",
     "register_rule",
+    "varying_log_prob",
 ]
 
 
@@ -116,6 +118,25 @@ def log_prob(d: Distribution, x: Tensor) -> Tensor:
     return d.log_prob(x)
 
 
+def fixed_log_prob(d: Distribution) -> Tensor:
+    """Return the part of log p(x) that no x changes, in nats.
+
+    For Bernoulli entries it is log p of the likeliest row, where all the logarithms are; else 0.
+    """
+    entry = _entrywise(d)
+    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, Bernoulli):
+        return _sum_event(d, bernoulli.fixed_log_prob(entry.logits))
+    return torch.zeros(())
+
+
+def varying_log_prob(d: Distribution, x: Tensor) -> Tensor:
+    """Return the rest of log p(x) of completed rows, in nats."""
+    entry = _entrywise(d)
+    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, Bernoulli):
+        return _sum_event(d, bernoulli.twice_varying_log_prob(entry.logits, x)) / 2
+    return log_prob(d, x)
+
+
 def complete(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
     """Return `x` with its missing entries drawn from p(x_m | x_o); the rest is bit-identical."""
     drawn = find_rule(d).sample(d, x, mask)
@@ -157,13 +178,13 @@ def _entrywise_sample(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
     del mask
     entry = _entrywise(d)
     if isinstance(entry, Bernoulli):  # torch.bernoulli is several times slower on CPU
-        return torch.rand(x.shape, dtype=entry.probs.dtype, device=x.device) < entry.probs
+        return bernoulli.uniform(x.shape, entry.probs) < entry.probs
     return entry.sample() if entry.batch_shape == x.shape else entry.expand(x.shape).sample()
 
 
-def _entry_log_prob(entry: Distribution, x: Tensor) -> Tensor:
-    if isinstance(entry, Bernoulli):  # the same number in fewer passes over memory
-        return x * entry.logits - softplus(entry.logits, threshold=40.0)
+def _entry_log_prob(entry: Any, x: Tensor) -> Tensor:
+    if isinstance(entry, Bernoulli):
+        return bernoulli.log_prob(entry.logits, x)
     return entry.log_prob(x)
 
 
