@@ -25,6 +25,7 @@ TESTS = (
     "tests/inference/test_invariants.py",
 )
 OWN_TESTS = {  # of methods that no other file tests
+    "bernoulli.py": ("tests/inference/test_bernoulli.py",),
     "hmc_refresh.py": ("tests/inference/test_hmc_refresh.py",),
     "mnar_mwg.py": ("tests/inference/test_mnar.py",),
     "mnar_lair.py": ("tests/inference/test_mnar.py",),
@@ -49,6 +50,13 @@ MUTANTS = {
     },
     "dropped prior": {
         "both": ("mwg.py", "return at.log_prior + likelihood_within(", "return likelihood_within("),
+    },
+    "what no x changes dropped from log p(x | z)": {
+        "both": ("mwg.py", "at.log_fixed + varying_log_prob", "varying_log_prob"),
+    },
+    "one random word for two entries": {
+        "numpyro": ("bernoulli.py", "own >> 16, own & 0xFFFF", "own & 0xFFFF, own & 0xFFFF"),
+        "pyro": ("bernoulli.py", ".random_()", ".random_(2**15).mul_(2**32 + 1)"),
     },
     "mask dropped from log p(x_o | z)": {
         "numpyro": (

@@ -1,6 +1,7 @@
 """Programs for the tests, NumPyro twin (compare programs_pyro.py)."""
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
@@ -24,13 +25,13 @@ def linear_gaussian(truth, *, guide_shift=0.0, guide_stretch=1.0):
 
 
 def discrete(truth):
-    prior, bit = jnp.asarray(truth.prior), jnp.asarray(truth.bit)
+    prior, logits = jnp.asarray(truth.prior), jnp.asarray(np.log(truth.bit / (1 - truth.bit)))
     weight, bias = jnp.asarray(truth.guide_weight), jnp.asarray(truth.guide_bias)
 
     def model(x):
         with numpyro.plate("rows", x.shape[0]):
             z = numpyro.sample("z", dist.Categorical(prior))
-            numpyro.sample("x", dist.Bernoulli(bit[z]).to_event(1), obs=x)
+            numpyro.sample("x", dist.Bernoulli(logits=logits[z]).to_event(1), obs=x)
 
     def guide(x):
         with numpyro.plate("rows", x.shape[0]):

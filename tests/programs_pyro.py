@@ -1,5 +1,6 @@
 """Programs for the tests, Pyro twin (compare programs_pyro.py)."""
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -28,13 +29,13 @@ def linear_gaussian(truth, *, guide_shift=0.0, guide_stretch=1.0):
 
 
 def discrete(truth):
-    prior, bit = tensor(truth.prior), tensor(truth.bit)
+    prior, logits = tensor(truth.prior), tensor(np.log(truth.bit / (1 - truth.bit)))
     weight, bias = tensor(truth.guide_weight), tensor(truth.guide_bias)
 
     def model(x):
         with pyro.plate("rows", x.shape[0]):
             z = pyro.sample("z", dist.Categorical(prior))
-            pyro.sample("x", dist.Bernoulli(bit[z]).to_event(1), obs=x)
+            pyro.sample("x", dist.Bernoulli(logits=logits[z]).to_event(1), obs=x)
 
     def guide(x):
         with pyro.plate("rows", x.shape[0]):

@@ -55,3 +55,5 @@ def test_neighbours_are_independent(backend):
     for lag in (1, 250, 251):
         pairs = [np.corrcoef(u[:, i], u[:, i + lag])[0, 1] for i in range(u.shape[1] - lag)]
         assert np.abs(pairs).max() < 5 / DRAWS[0] ** 0.5
+    one_half, other_half = np.split(u.ravel(), 2)
+    assert abs(np.corrcoef(one_half, other_half)[0, 1]) < 5 / one_half.size**0.5
