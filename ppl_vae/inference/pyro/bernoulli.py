@@ -11,10 +11,12 @@ from torch.nn.functional import softplus
 
 __all__ = ["fixed_log_prob", "log_prob", "twice_varying_log_prob", "uniform"]
 
+FEW = 2**16  # entries for which one call of torch.rand is quicker than several of anything
+
 
 def log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """Return log p(x) of each entry."""
-    logits = logits.expand(torch.broadcast_shapes(logits.shape, x.shape))
+    logits, x = torch.broadcast_tensors(logits, x)
     return softplus(logits, threshold=40.0).neg_().addcmul_(x, logits)
 
 
@@ -25,20 +27,20 @@ def fixed_log_prob(logits: Tensor) -> Tensor:
 
 def twice_varying_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """Return twice log p(x) less log p of the likelier value: 0 or -2 |logits|."""
-    logits = logits.expand(torch.broadcast_shapes(logits.shape, x.shape))
+    logits, x = torch.broadcast_tensors(logits, x)
     return logits.abs().neg_().sub_(logits).addcmul_(x, logits, value=2)
 
 
 def uniform(shape: torch.Size, like: Tensor) -> Tensor:
-    """Draw from U[0, 1) in the dtype and on the device of `like`; on CPU in steps of 2^-24.
+    """Draw from U[0, 1) in the dtype and on the device of `like`; many on CPU in steps of 2^-24.
 
     There torch draws 32 or 64 bits an entry, one after the other. Here each entry has 15 bits of
     its own, and shares the lowest 9 with the others along the last axis, so that no two comparisons
     with probabilities have a covariance above 2^-32.
     """
-    if like.device.type != "cpu":
-        return torch.rand(shape, dtype=like.dtype, device=like.device)
     size = prod(shape)
+    if like.device.type != "cpu" or size < FEW:
+        return torch.rand(shape, dtype=like.dtype, device=like.device)
     words = torch.empty(-(-size // 4), dtype=torch.int64).random_()  # 63 bits each
     own = words.view(torch.int16).bitwise_and_(2**15 - 1)[:size].view(shape).to(like.dtype)
     shared = torch.randint(2**9, (*shape[:-1], 1)).to(like.dtype).mul_(2.0**-9)
