@@ -72,10 +72,16 @@ def one_chain(backend, value):
     return np.asarray(value) if backend.name == "numpyro" else np.asarray(value)[0]
 
 
-def mwg_state(backend, program, x, z):
+def decoded(backend, program, z):
+    """What MWG's ratio reads of latents; NumPyro's sets apart what all rows x share."""
     mwg = module(backend, "mwg")
+    at = mwg.decode(program, z)
+    return mwg.score(at) if backend.name == "numpyro" else at
+
+
+def mwg_state(backend, program, x, z):
     x = chains(backend, real(backend, x))
-    return mwg.MWGState(x, mwg.score(mwg.decode(program, chains(backend, z))))
+    return module(backend, "mwg").MWGState(x, decoded(backend, program, chains(backend, z)))
 
 
 def ac_mwg_state(backend, program, x, z, past, *, history_size=1):

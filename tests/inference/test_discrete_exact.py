@@ -9,6 +9,7 @@ import pytest
 from kernel_parts import (
     ac_mwg_state,
     bind,
+    decoded,
     double_precision,
     module,
     mwg_state,
@@ -41,9 +42,8 @@ class Tables:
             self.x = backend.array(self.rows[row])
             tiled = np.broadcast_to(mask, self.rows[row].shape)
             self.program = bind(backend, pair, self.rows[row], tiled)
-            mwg = module(backend, "mwg")
             self.current, self.proposed = (
-                mwg.score(mwg.decode(self.program, {"z": backend.array(at)})) for at in (z, z_new)
+                decoded(backend, self.program, {"z": backend.array(at)}) for at in (z, z_new)
             )
             log_q = self.program.log_proposal(self.proposed.z, self.x)
             log_joint = module(backend, "likelihood").log_prob(self.current.likelihood, self.x)

@@ -8,6 +8,7 @@ import pytest
 from kernel_parts import (
     bind,
     chains,
+    decoded,
     double_precision,
     module,
     one_chain,
@@ -99,8 +100,7 @@ def test_a_step_keeps_the_law(backend):
     kernel, model = module(backend, "mnar_mwg"), missingness(backend)
     x = chains(backend, real(backend, x))
     z = chains(backend, {"z": backend.array(start // 8)})
-    mwg = module(backend, "mwg")
-    current = mwg.score(mwg.decode(program, z))
+    current = decoded(backend, program, z)
     log_prob = module(backend, "missingness").log_missingness
     state = kernel.MNARMWGState(x, current, log_prob(program, model, x))
     new, info = seeded(backend, kernel.step, 2, program, state, model)

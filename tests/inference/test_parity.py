@@ -7,6 +7,7 @@ from kernel_parts import (
     bind,
     both_backends,
     chains,
+    decoded,
     double_precision,
     module,
     mwg_state,
@@ -49,15 +50,14 @@ PROGRAMS = {
 each_program = pytest.mark.parametrize("name", PROGRAMS)
 
 
-def decoded(backend, name):
+def both_at(backend, name):
     """(program, rows, the state decoded at the first and at the second latents)."""
     pair, x, z = PROGRAMS[name]
     mask = np.random.default_rng(1).random(x.shape) < 0.5
     program = bind(backend, pair(backend), x, mask)
     array = backend.array if z.dtype.kind == "i" else lambda value: real(backend, value)
     state = mwg_state(backend, program, x, {"z": array(z[0])})
-    mwg = module(backend, "mwg")
-    proposed = mwg.score(mwg.decode(program, chains(backend, {"z": array(z[1])})))
+    proposed = decoded(backend, program, chains(backend, {"z": array(z[1])}))
     return program, state.x, proposed, state.current
 
 
@@ -73,17 +73,17 @@ def close(a, b, tolerance=1e-5):
 
 
 def mwg_log_ratio(backend, name):
-    return one_chain(backend, module(backend, "mwg").log_ratio(*decoded(backend, name)))
+    return one_chain(backend, module(backend, "mwg").log_ratio(*both_at(backend, name)))
 
 
 def ac_mwg_log_ratio(backend, name):
-    return one_chain(backend, module(backend, "ac_mwg").log_ratio(*decoded(backend, name), 0.2))
+    return one_chain(backend, module(backend, "ac_mwg").log_ratio(*both_at(backend, name), 0.2))
 
 
 @each_program
 def test_densities_agree(name):
     def densities(backend):
-        program, x, proposed, current = decoded(backend, name)
+        program, x, proposed, current = both_at(backend, name)
         log_q = program.log_proposal(current.z, x)
         full = module(backend, "likelihood").log_prob(current.likelihood, x)
         parts = (log_q, full, current.log_prior, current.log_observed, proposed.log_observed)

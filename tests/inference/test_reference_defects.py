@@ -9,7 +9,7 @@ with a fresh x_m (test_mnar.py); the first of ordered ancestors kept (test_resam
 import numpy as np
 import pytest
 from host_words import words
-from kernel_parts import bind, chains, double_precision, module, one_chain, real
+from kernel_parts import bind, chains, decoded, double_precision, module, one_chain, real
 from oracles import Discrete, LinearGaussian
 from scipy.special import logsumexp
 
@@ -95,11 +95,10 @@ def test_ratio_of_a_state_with_itself_is_zero(backend):
         x = np.nan_to_num(X).astype(float)
         program = bind(backend, backend.programs.linear_gaussian(TRUTH), x, MASK)
         z = chains(backend, {"z": real(backend, np.array([[0.3, -1.0], [2.0, 0.1]]))})
-        mwg = module(backend, "mwg")
-        at = mwg.score(mwg.decode(program, z))
+        at = decoded(backend, program, z)
         rows = chains(backend, real(backend, x + 0.7 * ~MASK))
         for ratio in (
-            mwg.log_ratio(program, rows, at, at),
+            module(backend, "mwg").log_ratio(program, rows, at, at),
             module(backend, "ac_mwg").log_ratio(program, rows, at, at, 0.05),
         ):
             np.testing.assert_array_equal(one_chain(backend, ratio), 0)

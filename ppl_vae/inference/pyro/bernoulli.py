@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["fixed_log_prob", "log_prob", "twice_varying_log_prob", "uniform"]
+__all__ = ["log_prob", "uniform"]
 
 FEW = 2**16  # entries for which one call of torch.rand is quicker than several of anything
 
@@ -18,17 +18,6 @@ def log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """Return log p(x) of each entry."""
     logits, x = torch.broadcast_tensors(logits, x)
     return softplus(logits, threshold=40.0).neg_().addcmul_(x, logits)
-
-
-def fixed_log_prob(logits: Tensor) -> Tensor:
-    """Return log p of each entry's likelier value."""
-    return softplus(logits.abs().neg_()).neg_()
-
-
-def twice_varying_log_prob(logits: Tensor, x: Tensor) -> Tensor:
-    """Return twice log p(x) less log p of the likelier value: 0 or -2 |logits|."""
-    logits, x = torch.broadcast_tensors(logits, x)
-    return logits.abs().neg_().sub_(logits).addcmul_(x, logits, value=2)
 
 
 def uniform(shape: torch.Size, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel, ACMWGState
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
-from ppl_vae.inference.pyro.mwg import Decoded, MWGKernel, MWGState, Scored, score
+from ppl_vae.inference.pyro.mwg import Decoded, MWGKernel, MWGState
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
 from ppl_vae.inference.pyro.unconstrained import (
@@ -120,8 +120,8 @@ def leapfrog(
 
 
 def refresh(
-    program: Program, current: Decoded | Scored, *, step_size: float, num_steps: int
-) -> tuple[Decoded | Scored, Tensor, Tensor]:
+    program: Program, current: Decoded, *, step_size: float, num_steps: int
+) -> tuple[Decoded, Tensor, Tensor]:
     """Move the latents of every row by HMC; return them, the acceptance rate and divergence."""
     # 1. Draw a momentum, and follow the dynamics, which may well diverge.
     u, log_det = to_unconstrained(program, current.z)
@@ -131,10 +131,9 @@ def refresh(
         u_new, momentum_new = leapfrog(
             gradient, u, momentum, step_size=step_size, num_steps=num_steps
         )
-        at, log_det_new = decode_unconstrained(program, u_new)
+        proposed, log_det_new = decode_unconstrained(program, u_new)
 
     # 2. Accept or keep z; rows are independent, so that each decides for itself.
-    proposed = score(at) if isinstance(current, Scored) else at
     log_target = current.log_prior + current.log_observed + log_det
     log_target_new = proposed.log_prior + proposed.log_observed + log_det_new
     log_a = log_target_new - log_target + kinetic_energy(momentum) - kinetic_energy(momentum_new)

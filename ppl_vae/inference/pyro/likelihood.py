@@ -34,12 +34,10 @@ __all__ = [
     "Rule",
     "complete",
     "find_rule",
-    "fixed_log_prob",
     "is_binary",
     "log_prob",
     "observed_log_prob",
     "register_rule",
-    "varying_log_prob",
 ]
 
 
@@ -116,25 +114,6 @@ def log_prob(d: Distribution, x: Tensor) -> Tensor:
     if find_rule(d).log_prob is _entrywise_log_prob:
         return _sum_event(d, _entry_log_prob(_entrywise(d), x))
     return d.log_prob(x)
-
-
-def fixed_log_prob(d: Distribution) -> Tensor:
-    """Return the part of log p(x) that no x changes, in nats.
-
-    For Bernoulli entries it is log p of the likeliest row, where all the logarithms are; else 0.
-    """
-    entry = _entrywise(d)
-    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, Bernoulli):
-        return _sum_event(d, bernoulli.fixed_log_prob(entry.logits))
-    return torch.zeros(())
-
-
-def varying_log_prob(d: Distribution, x: Tensor) -> Tensor:
-    """Return the rest of log p(x) of completed rows, in nats."""
-    entry = _entrywise(d)
-    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, Bernoulli):
-        return _sum_event(d, bernoulli.twice_varying_log_prob(entry.logits, x)) / 2
-    return log_prob(d, x)
 
 
 def complete(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ NeurIPS, section 4.  https://arxiv.org/abs/1802.04826
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.inference.pyro.likelihood import fixed_log_prob, varying_log_prob
+from ppl_vae.inference.pyro.likelihood import log_prob
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -19,8 +18,8 @@ from ppl_vae.inference.pyro.starting import within_prior
 from ppl_vae.inference.pyro.support import likelihood_within
 
 __all__ = [
-    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "Scored", "decode", "log_joint", "log_ratio",
-    "move_latents", "score", "step",
+    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_joint", "log_ratio",
+    "move_latents", "step",
 ]  # fmt: skip
 
 
@@ -33,21 +32,11 @@ class Decoded(NamedTuple):
     likelihood: Distribution  # p(x | z)
 
 
-class Scored(NamedTuple):
-    """A decoded latent, ready to score rows under."""
-
-    z: Latents
-    log_prior: Tensor
-    log_observed: Tensor
-    likelihood: Distribution
-    log_fixed: Tensor  # the part of log p(x | z) that no x changes, (C, B)
-
-
 class MWGState(NamedTuple):
     """What the next step needs."""
 
     x: Tensor  # completed rows, (C, B, *event)
-    current: Scored
+    current: Decoded
 
     @property
     def z(self) -> Latents:
@@ -71,18 +60,12 @@ def decode(program: Program, z: Latents) -> Decoded:
     return Decoded(z, log_prior, log_observed, likelihood)
 
 
-def score(at: Decoded) -> Scored:
-    """Compute once what log p(x | z) of all rows x shares."""
-    return Scored(*at, torch.zeros_like(at.log_prior) + fixed_log_prob(at.likelihood))
-
-
-def log_joint(at: Scored, x: Tensor) -> Tensor:
+def log_joint(at: Decoded, x: Tensor) -> Tensor:
     """Return log p(x, z) of completed rows, shape (C, B)."""
-    log_likelihood = at.log_fixed + varying_log_prob(at.likelihood, x)
-    return at.log_prior + likelihood_within(at.log_prior, log_likelihood)
+    return at.log_prior + likelihood_within(at.log_prior, log_prob(at.likelihood, x))
 
 
-def log_ratio(program: Program, x: Tensor, proposed: Scored, current: Scored) -> Tensor:
+def log_ratio(program: Program, x: Tensor, proposed: Decoded, current: Decoded) -> Tensor:
     """Return log [p(x, z') q(z | x)] - log [p(x, z) q(z' | x)], shape (C, B)."""
     log_target_new, log_target_old = log_joint(proposed, x), log_joint(current, x)
     log_q_new = program.log_proposal(proposed.z, x)
@@ -90,9 +73,9 @@ def log_ratio(program: Program, x: Tensor, proposed: Scored, current: Scored) ->
     return log_target_new - log_target_old + log_q_old - log_q_new
 
 
-def move_latents(program: Program, x: Tensor, current: Scored) -> tuple[Scored, MWGInfo]:
+def move_latents(program: Program, x: Tensor, current: Decoded) -> tuple[Decoded, MWGInfo]:
     """Propose z' ~ q(z | x_o, x_m), and accept it or keep z."""
-    proposed = score(decode(program, program.propose(x)))
+    proposed = decode(program, program.propose(x))
     log_a = log_ratio(program, x, proposed, current)
     accepted = accept_rows(log_a)
     current = select_rows(accepted, proposed, current)
@@ -142,7 +125,7 @@ class MWGKernel(ProgramKernel):
     def start(self, program: Program, x: Tensor, z: Latents | None) -> MWGState:
         """Start from completed rows, and from `z` where another kernel hands it over."""
         z = program.propose(x) if z is None else z
-        return MWGState(x, score(decode(program, within_prior(program, z))))
+        return MWGState(x, decode(program, within_prior(program, z)))
 
     def step(self, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
         """Advance one chain by one iteration."""
@@ -150,4 +133,4 @@ class MWGKernel(ProgramKernel):
 
     def redecode(self, program: Program, state: MWGState) -> MWGState:
         """Recompute what the model says of the current latents."""
-        return MWGState(state.x, score(decode(program, state.current.z)))
+        return MWGState(state.x, decode(program, state.current.z))
