@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 __all__ = ["log_prob", "uniform"]
 
 FEW = 2**16  # entries for which one call of torch.rand is quicker than several of anything
+STEPS_FIT = (torch.float32, torch.float64)
 
 
 def log_prob(logits: Tensor, x: Tensor) -> Tensor:
@@ -21,14 +22,14 @@ def log_prob(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def uniform(shape: torch.Size, like: Tensor) -> Tensor:
-    """Draw from U[0, 1) in the dtype and on the device of `like`; many on CPU in steps of 2^-24.
+    """Draw from U[0, 1) in the dtype and on the device of `like`, many on CPU in steps of 2^-24.
 
     There torch draws 32 or 64 bits an entry, one after the other. Here each entry has 15 bits of
     its own, and shares the lowest 9 with the others along the last axis, so that no two comparisons
     with probabilities have a covariance above 2^-32.
     """
     size = prod(shape)
-    if like.device.type != "cpu" or size < FEW:
+    if like.device.type != "cpu" or like.dtype not in STEPS_FIT or size < FEW:
         return torch.rand(shape, dtype=like.dtype, device=like.device)
     words = torch.empty(-(-size // 4), dtype=torch.int64).random_()  # 63 bits each
     own = words.view(torch.int16).bitwise_and_(2**15 - 1)[:size].view(shape).to(like.dtype)
