@@ -34,6 +34,7 @@ class TrainingOptions:
     optimizer: Any = None
     clip_norm: float | None = None
     validation: Any = None
+    validation_mask: Any = None
     site: str = "x"
     checkpoint: str | os.PathLike[str] | None = None
     progress_bar: bool = True
@@ -57,6 +58,8 @@ class TrainingOptions:
             )
         if not (self.clip_norm is None or self.clip_norm > 0):
             raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm!r}.")
+        if self.validation_mask is not None and self.validation is None:
+            raise ValueError("validation_mask is given, but there are no validation rows.")
 
     def words(
         self, program: Any, x: Any, args: tuple[Any, ...] = (), **more: Any
@@ -77,11 +80,12 @@ class TrainingOptions:
             "objective", "batch_size", "shuffle", "transform", "learning_rate", "optimizer",
             "clip_norm", "site",
         )  # fmt: skip
+        data = (x, self.mask, self.validation, self.validation_mask, *args)
         told = {**{name: getattr(self, name) for name in names}, **more}
         return {
             **{name: describe(value) for name, value in told.items()},
             "program": _program(getattr(program, "program", program)),
-            "data": ", ".join(_fingerprints((x, self.mask, self.validation, *args))),
+            "data": ", ".join(_fingerprints(data)),
         }
 
 

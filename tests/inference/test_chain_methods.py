@@ -106,7 +106,7 @@ check(warm, 2, (4,))
 start, each = warm.last_state.hand_over(), {"chain_method": "parallel", **two}
 handed, values = (
     check(MCMC(ACMWGKernel(*programs), 5, initial_params=given, **each), 2)
-    for given in (start, start.values)
+    for given in (start, dict(start))
 )
 np.testing.assert_array_equal(handed, values)
 in_turn = MCMC(ACMWGKernel(*programs), 5, chain_method="sequential", **two)

@@ -200,14 +200,14 @@ def test_chains_start_where_another_run_stopped(in_turn, chain_method, num_chain
     """Given to one run or to all of them, as values or with their origin."""
     options = {"num_chains": num_chains, "chain_method": chain_method}
     warm = chains(LAIRKernel, num_chains=num_chains).last_state.hand_over()
-    assert warm.values["x"].shape == (num_chains, 4, 3, 2)
+    assert warm["x"].shape == (num_chains, 4, 3, 2)
 
     def draws(**start):
         mcmc = chains(MWGKernel, **options, **start)
         at = to_inference_data(mcmc)["posterior"].attrs["start"]
         return mcmc.get_samples(group_by_chain=True)["x"], at
 
-    expected, start = draws(init_params=warm.values)
+    expected, start = draws(init_params=dict(warm))
     assert start == "init_params"
     for given in ({"init_params": warm}, {"initial_params": warm}):
         found, start = draws(**given)
@@ -216,6 +216,35 @@ def test_chains_start_where_another_run_stopped(in_turn, chain_method, num_chain
     afresh, start = draws()
     assert not torch.equal(afresh, expected)
     assert start == "prior predictive"
+
+
+@IN_TURN
+@pytest.mark.parametrize("chain_method", ["sequential", "parallel"])
+def test_chains_of_the_host_hand_their_last_draws_over(in_turn, chain_method):
+    before = chains(LAIRKernel, chain_method=chain_method)
+    last = before.get_samples(group_by_chain=True)["x"][:, -1]
+    warm = before.last_state.hand_over()
+    assert torch.equal(warm["x"], last)
+    after = chains(LAIRKernel, init_params=warm)
+    assert to_inference_data(after)["posterior"].attrs["start"] == "LAIRKernel, 8 iterations"
+    assert torch.equal(
+        after.get_samples()["x"], chains(LAIRKernel, init_params=dict(warm)).get_samples()["x"]
+    )
+
+    before.post_warmup_state = before.last_state
+    with pytest.raises(ValueError, match=rf"{chain_method} chains cannot go on .*hand_over"):
+        before.run(DATA)
+    after.post_warmup_state = before.last_state
+    with pytest.raises(ValueError, match=r"only the last draws are left.*hand_over"):
+        after.run(DATA)
+
+
+@IN_TURN
+def test_the_hosts_own_class_takes_a_hand_over(in_turn):
+    warm = chains(LAIRKernel).last_state.hand_over()
+    stock = chains(MWGKernel, HostMCMC, initial_params=warm)
+    ours = chains(MWGKernel, init_params=warm, chain_method="sequential")
+    assert torch.equal(stock.get_samples()["x"], ours.get_samples()["x"])
 
 
 @IN_TURN

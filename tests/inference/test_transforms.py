@@ -177,6 +177,13 @@ def test_validation_is_the_loss_per_row_of_all_its_rows(backend):
     np.testing.assert_allclose(squares, 4 * HELD_OUT.sum() / 11, rtol=1e-4)
     filled = fit(backend, validation=backend.array(np.where(MASK[:11], HELD_OUT, np.nan)))
     assert np.isfinite(filled.validation_losses).all()
+    held_out, mask = backend.array(HELD_OUT), backend.array(MASK[:11])
+    masked = fit(backend, validation=held_out, validation_mask=mask)
+    np.testing.assert_array_equal(masked.validation_losses, filled.validation_losses)
+    whole = fit(backend, validation=held_out)
+    assert (masked.validation_losses != whole.validation_losses).all()
+    with pytest.raises(ValueError, match="there are no validation rows"):
+        fit(backend, validation_mask=mask)
 
 
 def test_validation_measures_what_was_learned(backend):

@@ -40,6 +40,7 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     clip_norm: float | None = None,
     validation: Any = None,
+    validation_mask: Any = None,
     site: str = "x",
     checkpoint: str | os.PathLike[str] | None = None,
     progress_bar: bool = True,
@@ -68,6 +69,7 @@ def fit(
         clip_norm: largest norm of the gradient of the mean loss per row; None for any.
         validation: rows to record the loss of after every epoch, like x, or (x, *args); never
             trained on. They are transformed too, with the same draws at every epoch.
+        validation_mask: bool, like mask, of the validation rows; by default what is not NaN.
         site: name of the data site.
         checkpoint: file to go on from if it exists, and to write after every epoch; with the same
             data and options the result is that of a run that was not interrupted.
@@ -89,8 +91,8 @@ def fit(
     options = TrainingOptions(
         mask=mask, objective=objective, num_steps=num_steps, batch_size=batch_size,
         shuffle=shuffle, transform=transform, learning_rate=learning_rate, optimizer=optimizer,
-        clip_norm=clip_norm, validation=validation, site=site, checkpoint=checkpoint,
-        progress_bar=progress_bar,
+        clip_norm=clip_norm, validation=validation, validation_mask=validation_mask, site=site,
+        checkpoint=checkpoint, progress_bar=progress_bar,
     )  # fmt: skip
     training = prepare(program, x, args, options)
     keys = Keys(*random.split(key, 4))
@@ -129,7 +131,7 @@ def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOption
     if options.validation is not None:
         whole = options.validation
         seen, *more = whole if isinstance(whole, tuple) else (whole,)
-        held_out = check_rows(program, transform, seen, None, tuple(more), site)
+        held_out = check_rows(program, transform, seen, options.validation_mask, tuple(more), site)
     num_rows = len(rows.x)
     batch_size = min(options.batch_size, num_rows)
     optimizer = build_optimizer(

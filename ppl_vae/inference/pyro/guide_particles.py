@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae.inference.pyro.mcmc import random_state, set_random_state
+from ppl_vae.inference.pyro.kernel_state import random_state, set_random_state
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import map_tensors
 

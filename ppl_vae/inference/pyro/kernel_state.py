@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.starting import HandOver
 
-__all__ = ["Complete", "KernelState"]
+__all__ = ["Complete", "KernelState", "LastDraws", "random_state", "set_random_state"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,24 @@ class Complete:
     """The state of chains that have nothing to draw."""
 
     x: Tensor
+
+
+@dataclass(frozen=True)
+class LastDraws:
+    """What is left of the state of chains that the host ran: to hand over, not to go on from."""
+
+    x: Tensor
+    z: dict[str, Tensor]
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that draws on a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Let a device's generator go on from a state."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.compiled import Compiled
 from ppl_vae.inference.pyro.contract import check_program
-from ppl_vae.inference.pyro.kernel_state import Complete, KernelState
+from ppl_vae.inference.pyro.kernel_state import Complete, KernelState, LastDraws, random_state
 from ppl_vae.inference.pyro.program import Latents, Program, split_data
 from ppl_vae.inference.pyro.rows import map_tensors, row_tensors
-from ppl_vae.inference.pyro.starting import HandOver, starting_values
+from ppl_vae.inference.pyro.starting import HandOver, origin_of, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -88,7 +88,7 @@ class ProgramKernel(MCMCKernel):
     def init(
         self,
         num_chains: int,
-        init_params: dict[str, Tensor] | HandOver | None,
+        init_params: dict[str, Tensor] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
@@ -96,9 +96,7 @@ class ProgramKernel(MCMCKernel):
     ) -> KernelState:
         """Check the data and the program, and start every chain."""
         nothing_missing = self._check(args, kwargs)
-        start = "prior predictive" if init_params is None else "init_params"
-        if isinstance(init_params, HandOver):
-            start, init_params = init_params.origin, init_params.values
+        start = origin_of(init_params)
         self._begin = {
             "seed": torch.initial_seed(), "start": start, "started": time.perf_counter()
         }  # fmt: skip
@@ -121,6 +119,11 @@ class ProgramKernel(MCMCKernel):
             return state
         if self._program is None or self._step is None:
             raise RuntimeError("Call `init` (or `setup`) with the data first.")
+        if isinstance(state.chain, LastDraws):
+            raise ValueError(
+                "Of sequential or parallel chains only the last draws are left, no state to go on "
+                "from: give `last_state.hand_over()` as init_params."
+            )
         chain, info = self._step(state.chain)
         rng_state = random_state(self._program.x_obs.device)
         num_steps = state.num_steps + 1
@@ -180,6 +183,15 @@ class ProgramKernel(MCMCKernel):
 
     # --- results ----------------------------------------------------------------------------
 
+    def state_at(
+        self, draws: dict[str, Tensor], num_steps: int, init_params: dict[str, Tensor] | None
+    ) -> KernelState:
+        """Return what the host keeps of a run's last state: the last draws, to hand over."""
+        z = {name: value[:, -1] for name, value in draws.items()}
+        x = z.pop(self.site)
+        names = (self.site, type(self).__name__, origin_of(init_params))
+        return KernelState(LastDraws(x, z), (), random_state(x.device), num_steps, *names)
+
     def collect(self, mcmc: Any) -> Run:
         """Return the draws and statistics of a finished run as numpy arrays.
 
@@ -238,19 +250,6 @@ class ProgramKernel(MCMCKernel):
                 stacklevel=2,
             )
         return bool(mask_array.all())
-
-
-def random_state(device: torch.device) -> Tensor:
-    """Return the state of the generator that draws on a device."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Let a device's generator go on from a state."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
 
 
 def _recorded(setting: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.importance import transformed
-from ppl_vae.inference.pyro.kernel_state import KernelState
+from ppl_vae.inference.pyro.kernel_state import KernelState, LastDraws
 from ppl_vae.inference.pyro.lair import LAIRKernel
 from ppl_vae.inference.pyro.mcmc import as_numpy, info_of
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -118,7 +118,7 @@ def _refuse_transform(transform: Any) -> None:
 
 def _last_state(mcmc: Any) -> KernelState:
     state: KernelState | None = getattr(mcmc, "last_state", None)
-    if state is None:
+    if state is None or isinstance(state.chain, LastDraws):
         raise ValueError(
             "The slots of a StreamingLAIRKernel lie in the last state of the run, which Pyro's own "
             "loop does not keep: use `ppl_vae.pyro.MCMC` with chain_method='vectorized'."

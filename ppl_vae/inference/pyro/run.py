@@ -11,8 +11,8 @@ from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.inference.pyro.kernel_state import KernelState
-from ppl_vae.inference.pyro.mcmc import ProgramKernel, info_of, set_random_state, stack_info
+from ppl_vae.inference.pyro.kernel_state import KernelState, set_random_state
+from ppl_vae.inference.pyro.mcmc import ProgramKernel, info_of, stack_info
 from ppl_vae.inference.pyro.rows import map_tensors
 from ppl_vae.inference.pyro.starting import HandOver
 
@@ -96,7 +96,7 @@ class MCMC(HostMCMC):
             num_samples,
             num_warmup if warmup_steps is None else warmup_steps,
             num_chains=chains_of_host,
-            initial_params=_values(self._init_params) if chain_method == "parallel" else None,
+            initial_params=self._init_params if chain_method == "parallel" else None,
             **host_options,
         )
         self.num_chains = num_chains
@@ -114,17 +114,15 @@ class MCMC(HostMCMC):
             self._diagnostics = [None] * num_chains
             self.sampler = self._one_after_another()
 
-    def run(
-        self, *args: Any, init_params: dict[str, Tensor] | HandOver | None = None, **kwargs: Any
-    ) -> None:
+    def run(self, *args: Any, init_params: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
         """Run all chains; `init_params` start those of this run, each with chains as leading axis.
 
-        After `mcmc.post_warmup_state = mcmc.last_state` a run goes on where the last one stopped,
+        After `mcmc.post_warmup_state = mcmc.last_state` vectorized chains go on where they stopped,
         without warm-up, as if it had not stopped. When interrupted, the draws made so far are kept.
         """
         start = self._init_params if init_params is None else init_params
         if start is not None:
-            self._validate_initial_params(_values(start))
+            self._validate_initial_params(start)
         if self.chain_method != "vectorized":
             return self._run_by_host(start, args, kwargs)
         self._args, self._kwargs = args, kwargs
@@ -134,12 +132,23 @@ class MCMC(HostMCMC):
             return self._run_vectorized(start, args, kwargs)
 
     def _run_by_host(self, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.sampler.initial_params = _values(start)
+        if self.post_warmup_state is not None:
+            raise ValueError(
+                f"{self.chain_method} chains cannot go on from a post_warmup_state: use "
+                "chain_method='vectorized', or start them at `last_state.hand_over()` as "
+                "init_params."
+            )
+        self.sampler.initial_params = start
         self.kernel._origin = getattr(start, "origin", None)
+        began = time.perf_counter()
         try:
             super().run(*args, **kwargs)
         finally:
             self.kernel._origin = None
+        self.wall_time = time.perf_counter() - began
+        if isinstance(self.kernel, ProgramKernel):
+            num_steps = self.warmup_steps + self.num_samples
+            self.last_state = self.kernel.state_at(self._samples, num_steps, start)
 
     def _run_vectorized(self, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         num_warmup, began = self.warmup_steps, time.perf_counter()
@@ -209,7 +218,3 @@ def _describe(steps: Any, stage: str, state: KernelState) -> None:
     steps.set_description(stage, refresh=False)
     if rate is not None:
         steps.set_postfix(acceptance=f"{float(rate.mean()):.2f}", refresh=False)
-
-
-def _values(start: Any) -> Any:
-    return start.values if isinstance(start, HandOver) else start

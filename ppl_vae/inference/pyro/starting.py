@@ -1,22 +1,31 @@
 """Where chains start: at the model's own prior predictive, or where another kernel stopped."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
 
-__all__ = ["HandOver", "starting_values", "within_prior"]
+__all__ = ["HandOver", "origin_of", "starting_values", "within_prior"]
 
 
-@dataclass(frozen=True)
-class HandOver:
-    """Where another run stopped, and what kernel came there in how many iterations."""
+class HandOver(dict[str, Tensor]):
+    """Where another run stopped: completed rows and latents by site, chains first.
 
-    values: dict[str, Tensor]  # completed rows and latents by site
-    origin: str
+    A dict, so that `pyro.infer.MCMC` takes it as its `initial_params`. `origin` says what kernel
+    came there in how many iterations.
+    """
+
+    def __init__(self, values: dict[str, Tensor], origin: str) -> None:
+        super().__init__(values)
+        self.origin = origin
+
+
+def origin_of(init_params: dict[str, Tensor] | None) -> str:
+    """Return in words where chains start that are given `init_params`."""
+    if init_params is None:
+        return "prior predictive"
+    return getattr(init_params, "origin", "init_params")
 
 
 def starting_values(
