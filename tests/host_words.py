@@ -12,13 +12,14 @@ MASK = ~np.isnan(X)
 
 
 def words(backend):
-    """`sample`, `plate`, `param`, `dist` and `handlers` of the host under test."""
+    """`sample`, `plate`, `param`, `factor`, `dist` and `handlers` of the host under test."""
     host = importlib.import_module(backend.name)
     handlers = {"numpyro": "numpyro.handlers", "pyro": "pyro.poutine"}[backend.name]
     return SimpleNamespace(
         sample=host.sample,
         plate=host.plate,
         param=host.param,
+        factor=host.factor,
         dist=importlib.import_module(f"{backend.name}.distributions"),
         handlers=importlib.import_module(handlers),
     )

@@ -18,7 +18,7 @@ from ppl_vae.inference.numpyro.particles import (
     times,
     values,
 )
-from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.program import Latents, Program, split_sites
 
 __all__ = ["AnalyticELBO"]
 
@@ -58,7 +58,7 @@ class AnalyticELBO(ELBO):
             guide = draw_particle(key, program)
             model = program.trace_model(z=values(guide))  # compiled, p(z) alone is left of it
             take_data_site(model, program.site)
-            return values(guide), divergence(guide, model)
+            return values(guide), divergence(guide, split_sites(model)[0])
 
         z, divergences = jax.vmap(of_one_particle)(random.split(key, self.num_particles))
         log_observed, _ = decode(program, z, self.chunk_size)
@@ -66,7 +66,7 @@ class AnalyticELBO(ELBO):
 
 
 def divergence(guide: Sites, model: Sites) -> Array:
-    """Return the sum over latent sites of KL(q || p), less log p of other observed sites, (B,)."""
+    """Return the sum over latent sites of KL(q || p), shape (B,)."""
     unknown = [name for name in guide if name not in model]
     if unknown:
         raise ValueError(

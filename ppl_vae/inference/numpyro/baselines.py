@@ -63,8 +63,8 @@ class PriorResamplingKernel(LAIRKernel):
         del state
         key_z, key_next = random.split(key)
         z = jax.vmap(program.propose_from_prior)(random.split(key_z, self.num_prior))
-        log_prior, likelihood = jax.vmap(program.decode)(z)
-        log_observed = jax.vmap(program.log_observed)(likelihood)
+        log_prior, log_others, likelihood = jax.vmap(program.decode)(z)
+        log_observed = log_others + jax.vmap(program.log_observed)(likelihood)
         weighed = Weighed(z, log_prior + log_observed, likelihood, log_observed)
         return renew(key_next, program, weighed, self.num_particles, None, multinomial)
 
@@ -104,6 +104,6 @@ class MarginalKernel(ProgramKernel):
         del state
         key_z, key_x = random.split(key)
         z = program.propose_from_prior(key_z)
-        log_prior, likelihood = program.decode(z)
-        lp = log_prior + program.log_observed(likelihood)
+        log_prior, log_others, likelihood = program.decode(z)
+        lp = log_prior + log_others + program.log_observed(likelihood)
         return PseudoGibbsState(program.draw_marginally(key_x, likelihood), z), PseudoGibbsInfo(lp)

@@ -255,7 +255,7 @@ def _entry_support(support: Any) -> Any:
 def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Array]]]:
     """Change row 0, then all rows but row 0; return the densities of the others and of row 0."""
     key_prior, key_x, key_z, key_other = random.split(key, 4)
-    _, likelihood = program.decode(program.propose_from_prior(key_prior))
+    *_, likelihood = program.decode(program.propose_from_prior(key_prior))
     x = program.impute(key_x, likelihood)
     z, other = program.propose(key_z, x), program.propose(key_other, x)
 
@@ -263,8 +263,8 @@ def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Ar
         return jax.tree.map(lambda a, b: b.at[0].set(a[0]), first, rest)
 
     def log_joint(z: Latents) -> Array:
-        log_prior, likelihood = program.decode(z)
-        return log_prior + log_prob(likelihood, x)
+        log_prior, log_others, likelihood = program.decode(z)
+        return log_prior + log_others + log_prob(likelihood, x)
 
     log_q, log_p = program.log_proposal(z, x), log_joint(z)
     last_first, all_first = x.at[0].set(x[-1]), jnp.broadcast_to(x[:1], x.shape)

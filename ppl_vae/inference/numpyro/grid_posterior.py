@@ -91,8 +91,9 @@ def grid_posterior(
 
     def at(point: Array) -> tuple[Array, Array]:
         z = _latents(point, first)
-        log_prior, likelihood = program.decode(z)
-        log_joint = log_prior + likelihood_within(log_prior, program.log_observed(likelihood))
+        log_prior, log_others, likelihood = program.decode(z)
+        log_observed = log_others + program.log_observed(likelihood)
+        log_joint = log_prior + likelihood_within(log_prior, log_observed)
         return log_joint, program.log_proposal(z, program.x_obs)
 
     at_once = max(1, chunk_size // len(program.x_obs))

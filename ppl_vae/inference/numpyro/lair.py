@@ -94,8 +94,8 @@ def weigh(
         z = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), z, z_prior)
 
     # 2. Weigh: p(x_o, z) over the density that proposed it.
-    log_prior, likelihood = jax.vmap(program.decode)(z)
-    log_joint = log_prior + jax.vmap(program.log_observed)(likelihood)
+    log_prior, log_others, likelihood = jax.vmap(program.decode)(z)
+    log_joint = log_prior + log_others + jax.vmap(program.log_observed)(likelihood)
     log_q = jax.vmap(jax.vmap(program.log_proposal, (0, None)), (None, 0), 1)(z, x)
     log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
     return Weighed(z, log_joint, likelihood, log_weight)

@@ -28,7 +28,8 @@ class Decoded(NamedTuple):
 
     z: Latents  # each (B, ...)
     log_prior: Array  # log p(z), (B,)
-    log_observed: Array  # log p(x_o | z), (B,)
+    log_others: Array  # log p(y | z) of other observed sites, (B,)
+    log_observed: Array  # log p(x_o, y | z), (B,)
     likelihood: dist.Distribution  # p(x | z)
 
 
@@ -37,9 +38,10 @@ class Scored(NamedTuple):
 
     z: Latents
     log_prior: Array
+    log_others: Array
     log_observed: Array
     likelihood: dist.Distribution
-    log_fixed: Array  # the part of log p(x | z) that no x changes, (B,)
+    log_fixed: Array  # the part of log p(x, y | z) that no x changes, (B,)
 
 
 class MWGState(NamedTuple):
@@ -65,18 +67,19 @@ class MWGInfo(NamedTuple):
 
 def decode(program: Program, z: Latents) -> Decoded:
     """Run the model once at `z`."""
-    log_prior, likelihood = program.decode(z)
-    log_observed = likelihood_within(log_prior, program.log_observed(likelihood))
-    return Decoded(z, log_prior, log_observed, likelihood)
+    log_prior, log_others, likelihood = program.decode(z)
+    log_observed = log_others + program.log_observed(likelihood)
+    log_observed = likelihood_within(log_prior, log_observed)
+    return Decoded(z, log_prior, log_others, log_observed, likelihood)
 
 
 def score(at: Decoded) -> Scored:
-    """Compute once what log p(x | z) of all rows x shares."""
-    return Scored(*at, fixed_log_prob(at.likelihood))
+    """Compute once what log p(x, y | z) of all rows x shares."""
+    return Scored(*at, at.log_others + fixed_log_prob(at.likelihood))
 
 
 def log_joint(at: Scored, x: Array) -> Array:
-    """Return log p(x, z) of completed rows, shape (B)."""
+    """Return log p(x, y, z) of completed rows, shape (B,)."""
     log_likelihood = at.log_fixed + varying_log_prob(at.likelihood, x)
     return at.log_prior + likelihood_within(at.log_prior, log_likelihood)
 

@@ -51,8 +51,8 @@ Sites = dict[str, dict[str, Any]]
 class Terms(NamedTuple):
     """Log densities at K draws of the latents, each of shape (K, B), in nats."""
 
-    log_observed: Array  # log p(x_o | z_k)
-    log_prior: Array  # log p(z_k), and of other observed sites
+    log_observed: Array  # log p(x_o | z_k), and of other observed sites
+    log_prior: Array  # log p(z_k)
     log_q: Array  # log q(z_k | x_o)
 
 
@@ -95,14 +95,15 @@ def draw_without_gradient(key: Array, program: Program, num_particles: int) -> L
 def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Array, Array]:
     """Return log p(x_o | z_k) and log p(z_k) at z (K, B, ...), each (K, B), in nats.
 
-    The model is run for `chunk_size` particles at a time, and again where the gradient asks for
-    it, so that the activations of one chunk are all that is held. None: on a CPU as many as keep
-    particles times rows at `ROWS_ON_CPU`, elsewhere all.
+    The former holds the densities of other observed sites, too. The model is run for `chunk_size`
+    particles at a time, and again where the gradient asks for it, so that the activations of one
+    chunk are all that is held. None: on a CPU as many as keep particles times rows at
+    `ROWS_ON_CPU`, elsewhere all.
     """
 
     def of_one_particle(z: Latents) -> tuple[Array, Array]:
-        log_prior, likelihood = program.decode(z)
-        return program.log_observed(likelihood), log_prior
+        log_prior, log_others, likelihood = program.decode(z)
+        return log_others + program.log_observed(likelihood), log_prior
 
     num_particles = len(next(iter(z.values())))
     size = chunk_size or _default_chunk(program, num_particles)

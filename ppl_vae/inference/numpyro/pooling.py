@@ -143,8 +143,8 @@ def impute_each(key: Array, program: Program, z: Any, batch_size: int = 32) -> A
         key, z = key_and_z
         z = dict(z)
         x = z.pop(program.site, None)  # drawn with z, and weighed with it
-        log_prior, likelihood = program.decode(z)
-        lp = log_prior + program.log_observed(likelihood)
+        log_prior, log_others, likelihood = program.decode(z)
+        lp = log_prior + log_others + program.log_observed(likelihood)
         return program.impute(key, likelihood) if x is None else x, z, lp
 
     num_samples = len(jax.tree.leaves(z)[0])

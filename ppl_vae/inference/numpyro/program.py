@@ -83,11 +83,13 @@ class Program:
         sites = self.trace_model(key=key)
         return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
 
-    def decode(self, z: Latents) -> tuple[Array, dist.Distribution]:
-        """Return log p(z), shape (B,), and p(x | z), the distribution at the data site."""
+    def decode(self, z: Latents) -> tuple[Array, Array, dist.Distribution]:
+        """Return log p(z), log p(y | z) of other observed sites, each (B,), and p(x | z)."""
         sites = self.trace_model(z=z)
         likelihood = without_mask(take_data_site(sites, self.site)["fn"])
-        return _sum_log_prob(sites), likelihood
+        latent, observed = split_sites(sites)
+        log_prior = _sum_log_prob(latent)
+        return log_prior, _sum_log_prob(observed) + jnp.zeros_like(log_prior), likelihood
 
     # --- the data ---------------------------------------------------------------------------
 
@@ -131,6 +133,12 @@ class Program:
             fn = handlers.seed(fn, key)
         sites = handlers.trace(fn).get_trace(x, *self.args, **kwargs)
         return {name: site for name, site in sites.items() if site["type"] == "sample"}
+
+
+def split_sites(sites: dict) -> tuple[dict, dict]:
+    """Return the latent sites and the observed ones, `factor` statements among them."""
+    observed = {name: site for name, site in sites.items() if site["is_observed"]}
+    return {name: site for name, site in sites.items() if name not in observed}, observed
 
 
 def accepts_mask(fn: Callable[..., Any]) -> bool:

@@ -33,9 +33,10 @@ def step(
     """Draw z ~ q(z | x_o, x_m), then x_m ~ p(x_m | x_o, z)."""
     key_z, key_x = random.split(key)
     z = program.propose(key_z, state.x)
-    log_prior, likelihood = program.decode(z)
+    log_prior, log_others, likelihood = program.decode(z)
     x = program.impute(key_x, likelihood)
-    return PseudoGibbsState(x, z), PseudoGibbsInfo(log_prior + program.log_observed(likelihood))
+    lp = log_prior + log_others + program.log_observed(likelihood)
+    return PseudoGibbsState(x, z), PseudoGibbsInfo(lp)
 
 
 class PseudoGibbsKernel(ProgramKernel):

@@ -41,7 +41,7 @@ def starting_values(
     def prior_predictive(key: Array) -> tuple[Array, Latents]:
         key_z, key_x = random.split(key)
         z = program.propose_from_prior(key_z)
-        return program.impute(key_x, program.decode(z)[1]), z
+        return program.impute(key_x, program.decode(z)[-1]), z
 
     key_one, key_each = random.split(key)
     x, z = prior_predictive(key_one)
@@ -65,7 +65,7 @@ def within_prior(key: Array, program: Program, z: Latents) -> Latents:
 
     A chain must not start there: p(x | z) need not exist, and x_m could not be drawn.
     """
-    log_prior, _ = program.decode(z)
+    log_prior, *_ = program.decode(z)
     return select_rows(log_prior == -jnp.inf, program.propose_from_prior(key), z)
 
 

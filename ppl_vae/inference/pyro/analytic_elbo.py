@@ -54,12 +54,12 @@ class AnalyticELBO(ELBO):
     def log_weight(self, program: Program) -> Tensor:
         """Return log p(x_o | z_k) - kl_weight KL(q(z | x) || p(z)), shape (K, B)."""
         guide = draw_particles(program, self.num_particles)
-        log_observed, others = decode(program, values(guide), self.chunk_size)
-        return log_observed - times(self.kl_weight, divergence(guide, others))
+        log_observed, latent = decode(program, values(guide), self.chunk_size)
+        return log_observed - times(self.kl_weight, divergence(guide, latent))
 
 
 def divergence(guide: Sites, model: Sites) -> Tensor:
-    """Return the sum over latent sites of KL(q || p), less log p of other observed sites."""
+    """Return the sum over latent sites of KL(q || p), shape (K, B)."""
     unknown = [name for name in guide if name not in model]
     if unknown:
         raise ValueError(

@@ -56,8 +56,8 @@ class PriorResamplingKernel(LAIRKernel):
     def step(self, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Draw, weigh and resample anew; of the state only the number of chains is used."""
         z = program.propose_from_prior((len(state.x), self.num_prior))
-        log_prior, likelihood = program.decode(z)
-        log_observed = program.log_observed(likelihood)
+        log_prior, log_others, likelihood = program.decode(z)
+        log_observed = log_others + program.log_observed(likelihood)
         weighed = Weighed(z, log_prior + log_observed, likelihood, log_observed)
         return renew(program, weighed, self.num_particles, None, multinomial)
 
@@ -95,6 +95,6 @@ class MarginalKernel(ProgramKernel):
     ) -> tuple[PseudoGibbsState, PseudoGibbsInfo]:
         """Draw anew; of the state only the number of chains is used."""
         z = program.propose_from_prior((len(state.x),))
-        log_prior, likelihood = program.decode(z)
-        lp = log_prior + program.log_observed(likelihood)
+        log_prior, log_others, likelihood = program.decode(z)
+        lp = log_prior + log_others + program.log_observed(likelihood)
         return PseudoGibbsState(program.draw_marginally(likelihood), z), PseudoGibbsInfo(lp)

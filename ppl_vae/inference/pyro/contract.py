@@ -224,7 +224,7 @@ def _entry_support(support: Any) -> Any:
 
 def _check_rows_independent(program: Program) -> None:
     """Change row 0, then all rows but row 0: the densities of the unchanged must stay."""
-    _, likelihood = program.decode(program.propose_from_prior(()))
+    *_, likelihood = program.decode(program.propose_from_prior(()))
     x = program.impute(likelihood)
     z = program.propose(x)
     log_q = program.log_proposal(z, x)
@@ -241,8 +241,8 @@ def _check_rows_independent(program: Program) -> None:
 
 
 def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
-    log_prior, likelihood = program.decode(z)
-    return log_prior + log_prob(likelihood, x)
+    log_prior, log_others, likelihood = program.decode(z)
+    return log_prior + log_others + log_prob(likelihood, x)
 
 
 def _refuse_if_changed(role: str, before: Tensor, after: Tensor, unchanged: slice) -> None:

@@ -92,8 +92,9 @@ def grid_posterior(
     with pyro.validation_enabled(False):  # cells may lie outside of the prior's support
         for some in points.split(max(1, chunk_size // len(program.x_obs))):
             z = _latents(some, first)
-            log_prior, likelihood = program.decode(z)
-            log_joint = log_prior + likelihood_within(log_prior, program.log_observed(likelihood))
+            log_prior, log_others, likelihood = program.decode(z)
+            log_observed = log_others + program.log_observed(likelihood)
+            log_joint = log_prior + likelihood_within(log_prior, log_observed)
             x_each = program.x_obs.expand(len(some), *program.x_obs.shape)
             parts.append((log_joint, program.log_proposal(z, x_each)))
     log_joint, log_q = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -84,8 +84,8 @@ def weigh(
         z = {name: torch.cat([z[name], z_prior[name]], 1) for name in z}
 
     # 2. Weigh: p(x_o, z) over the density that proposed it.
-    log_prior, likelihood = program.decode(z)
-    log_joint = log_prior + program.log_observed(likelihood)
+    log_prior, log_others, likelihood = program.decode(z)
+    log_joint = log_prior + log_others + program.log_observed(likelihood)
     log_q = program.log_proposal_of_each(z, x)
     log_weight = log_joint - log_denominator(log_q, log_prior, num_prior)
     return Weighed(z, log_joint, likelihood, log_weight)

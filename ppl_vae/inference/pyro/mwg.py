@@ -28,7 +28,8 @@ class Decoded(NamedTuple):
 
     z: Latents  # each (C, B, ...)
     log_prior: Tensor  # log p(z), (C, B)
-    log_observed: Tensor  # log p(x_o | z), (C, B)
+    log_others: Tensor  # log p(y | z) of other observed sites, (C, B)
+    log_observed: Tensor  # log p(x_o, y | z), (C, B)
     likelihood: Distribution  # p(x | z)
 
 
@@ -55,14 +56,16 @@ class MWGInfo(NamedTuple):
 
 def decode(program: Program, z: Latents) -> Decoded:
     """Run the model once at `z`."""
-    log_prior, likelihood = program.decode(z)
-    log_observed = likelihood_within(log_prior, program.log_observed(likelihood))
-    return Decoded(z, log_prior, log_observed, likelihood)
+    log_prior, log_others, likelihood = program.decode(z)
+    log_observed = log_others + program.log_observed(likelihood)
+    log_observed = likelihood_within(log_prior, log_observed)
+    return Decoded(z, log_prior, log_others, log_observed, likelihood)
 
 
 def log_joint(at: Decoded, x: Tensor) -> Tensor:
-    """Return log p(x, z) of completed rows, shape (C, B)."""
-    return at.log_prior + likelihood_within(at.log_prior, log_prob(at.likelihood, x))
+    """Return log p(x, y, z) of completed rows, shape (C, B)."""
+    log_likelihood = at.log_others + log_prob(at.likelihood, x)
+    return at.log_prior + likelihood_within(at.log_prior, log_likelihood)
 
 
 def log_ratio(program: Program, x: Tensor, proposed: Decoded, current: Decoded) -> Tensor:

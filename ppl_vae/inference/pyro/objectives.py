@@ -128,8 +128,8 @@ class ELBO(Objective):
     def log_weight(self, program: Program) -> Tensor:
         """Return log p(x_o | z_k) + kl_weight (log p(z_k) - log q(z_k | x)), shape (K, B)."""
         guide = draw_particles(program, self.num_particles)
-        log_observed, others = decode(program, values(guide), self.chunk_size)
-        log_ratio = log_prob(others) - self.log_proposal(program, guide)
+        log_observed, latent = decode(program, values(guide), self.chunk_size)
+        log_ratio = log_prob(latent) - self.log_proposal(program, guide)
         return log_observed + times(self.kl_weight, log_ratio)
 
     def log_proposal(self, program: Program, guide: Sites) -> Tensor:

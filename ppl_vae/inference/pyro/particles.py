@@ -19,6 +19,7 @@ from ppl_vae.inference.pyro.program import (
     Latents,
     Program,
     require_reparameterised,
+    split_sites,
     without_mask,
 )
 from ppl_vae.inference.pyro.rows import join
@@ -56,8 +57,8 @@ ROWS_ON_CPU = 2048
 class Terms(NamedTuple):
     """Log densities at K draws of the latents, each of shape (K, B), in nats."""
 
-    log_observed: Tensor  # log p(x_o | z_k)
-    log_prior: Tensor  # log p(z_k), and of other observed sites
+    log_observed: Tensor  # log p(x_o | z_k), and of other observed sites
+    log_prior: Tensor  # log p(z_k)
     log_q: Tensor  # log q(z_k | x_o)
 
 
@@ -106,18 +107,20 @@ def without_gradient(z: Latents) -> Latents:
 
 
 def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor, Sites]:
-    """Return log p(x_o | z_k) at z (K, B, ...), (K, B) in nats, and the other sites of the model.
+    """Return log p(x_o | z_k) at z (K, B, ...), (K, B) in nats, and the model's latent sites.
 
-    The model is run for `chunk_size` particles at a time, and again where the gradient asks for
-    it, so that the activations of one chunk are all that is held. None: on a CPU as many as keep
-    particles times rows at `ROWS_ON_CPU`, elsewhere all.
+    The former holds the densities of other observed sites, too. The model is run for `chunk_size`
+    particles at a time, and again where the gradient asks for it, so that the activations of one
+    chunk are all that is held. None: on a CPU as many as keep particles times rows at
+    `ROWS_ON_CPU`, elsewhere all.
     """
 
     def of_chunk(z: Latents) -> tuple[Tensor, Sites]:
         sites = program.trace_model(z=z)
         likelihood = without_mask(take_data_site(sites, program.site)["fn"])
-        parts = {n: {k: site[k] for k in ("fn", "value")} for n, site in sites.items()}
-        return program.log_observed(likelihood), parts
+        latent, observed = split_sites(sites)
+        parts = {n: {k: site[k] for k in ("fn", "value")} for n, site in latent.items()}
+        return log_prob(observed) + program.log_observed(likelihood), parts
 
     num_particles = len(next(iter(z.values())))
     if num_particles == 1:  # as it is: folding particles into rows takes time
@@ -132,7 +135,7 @@ def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor
     ]
     chunks = [checkpoint(of_chunk, part, use_reentrant=False) for part in parts]
     axes = torch.Size((num_particles, len(program.x_obs)))
-    return torch.cat([each for each, _ in chunks]), join([others for _, others in chunks], axes)
+    return torch.cat([each for each, _ in chunks]), join([latent for _, latent in chunks], axes)
 
 
 def _default_chunk(program: Program, num_particles: int) -> int:
@@ -141,9 +144,9 @@ def _default_chunk(program: Program, num_particles: int) -> int:
     return max(1, ROWS_ON_CPU // max(len(program.x_obs), 1))
 
 
-def log_terms(log_observed: Tensor, others: Sites, guide: Sites) -> Terms:
+def log_terms(log_observed: Tensor, latent: Sites, guide: Sites) -> Terms:
     """Return the log densities of model and guide, both run at the same values."""
-    return Terms(log_observed, log_prob(others), log_prob(guide))
+    return Terms(log_observed, log_prob(latent), log_prob(guide))
 
 
 # --- weights and gradients ------------------------------------------------------------------

@@ -150,9 +150,11 @@ def _impute(program: Program, z: Latents, batch_size: int) -> tuple[Tensor, Tens
     x = z.pop(program.site, None)  # drawn with z, and weighed with it
     chunks = zip(*(value.split(batch_size, dim=1) for value in z.values()), strict=True)
     decoded = [program.decode(dict(zip(z, chunk, strict=True))) for chunk in chunks]
-    log_prior, likelihood = decoded[0]
+    log_prior, log_others, likelihood = decoded[0]
     if len(decoded) > 1:
         lead = next(iter(z.values())).shape[:2] + log_prior.shape[2:]
-        log_prior, likelihood = map_tensors(lambda *each: torch.cat(each, 1), *decoded, lead=lead)
+        log_prior, log_others, likelihood = map_tensors(
+            lambda *each: torch.cat(each, 1), *decoded, lead=lead
+        )
     x = program.impute(likelihood) if x is None else x
-    return x, log_prior + program.log_observed(likelihood)
+    return x, log_prior + log_others + program.log_observed(likelihood)

@@ -134,11 +134,14 @@ class Program:
         self._latents = frozenset(z)
         return z
 
-    def decode(self, z: Latents) -> tuple[Tensor, Distribution]:
-        """Return log p(z), shape (..., B), and p(x | z), the distribution at the data site."""
+    def decode(self, z: Latents) -> tuple[Tensor, Tensor, Distribution]:
+        """Return log p(z), log p(y | z) of other observed sites, each (..., B), and p(x | z)."""
         sites = self.trace_model(z=z)
         likelihood = without_mask(take_data_site(sites, self.site)["fn"])
-        return _sum_log_prob(sites), likelihood
+        latent, observed = split_sites(sites)
+        log_prior = _sum_log_prob(latent)
+        log_others = _sum_log_prob(observed).expand_as(log_prior)
+        return log_prior, log_others, likelihood
 
     # --- the data ---------------------------------------------------------------------------
 
@@ -246,6 +249,12 @@ class Recorder(Messenger):
                 raise Stop
 
 
+def split_sites(sites: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the latent sites and the observed ones, `factor` statements among them."""
+    observed = {name: site for name, site in sites.items() if site["is_observed"]}
+    return {name: site for name, site in sites.items() if name not in observed}, observed
+
+
 def is_recorded_only(msg: Any) -> bool:
     """Whether a sample site is a `pyro.deterministic`, which has a value and no density."""
     return "_deterministic" in msg["infer"]
@@ -297,4 +306,5 @@ def _unfolded(site: dict[str, Any], axes: torch.Size) -> dict[str, Any]:
 
 
 def _sum_log_prob(sites: dict[str, dict[str, Any]]) -> Tensor:
-    return sum((log_prob_within(s["fn"], s["value"]) for s in sites.values()), torch.zeros(()))
+    each = (log_prob_within(site["fn"], site["value"]) for site in sites.values())
+    return sum(each, start=torch.zeros(()))

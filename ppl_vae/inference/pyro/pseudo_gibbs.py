@@ -30,9 +30,10 @@ class PseudoGibbsInfo(NamedTuple):
 def step(program: Program, state: PseudoGibbsState) -> tuple[PseudoGibbsState, PseudoGibbsInfo]:
     """Draw z ~ q(z | x_o, x_m), then x_m ~ p(x_m | x_o, z)."""
     z = program.propose(state.x)
-    log_prior, likelihood = program.decode(z)
+    log_prior, log_others, likelihood = program.decode(z)
     x = program.impute(likelihood)
-    return PseudoGibbsState(x, z), PseudoGibbsInfo(log_prior + program.log_observed(likelihood))
+    lp = log_prior + log_others + program.log_observed(likelihood)
+    return PseudoGibbsState(x, z), PseudoGibbsInfo(lp)
 
 
 class PseudoGibbsKernel(ProgramKernel):
