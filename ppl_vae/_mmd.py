@@ -41,7 +41,8 @@ def mmd(
         bandwidth: of the first two and "hamming"; by default the median distance of all points.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown kernel, or a bandwidth that is not positive.
+        ValueError: shapes that do not fit, NaN or infinite values, an unknown kernel, or a
+            bandwidth that is not positive.
 
     Source: Gretton et al. (2012), A kernel two-sample test, JMLR, equation 3.
 

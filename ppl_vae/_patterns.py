@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import betabinom
 
-from ppl_vae.incomplete_data import Mask
+from ppl_vae.incomplete_data import Mask, check_data
 from ppl_vae.masks import CORNERS, SIDES, half, quadrant
 
 __all__ = ["Patterns", "Squares", "class_squares", "halves", "quadrants"]
@@ -64,11 +64,22 @@ class Patterns:
         """Return log p(M | x), shape (B,); -inf where the mask is none of the patterns.
 
         Args:
-            mask: shape (B, *event).
+            mask: bool, shape (B, *event), True = observed.
             x: complete rows, shape (B, *event); they matter through their classes alone.
-            of_class: class probabilities p(c | x) of the rows, shape (B, classes).
+            of_class: class probabilities p(c | x) of the rows, shape (B, classes), each row >= 0
+                and summing to 1.
+
+        Raises:
+            TypeError: the mask is not bool.
+            ValueError: the mask has another shape than x or the patterns, or `of_class` is missing,
+                of another shape, or not of probabilities.
         """
-        mask = np.asarray(mask)
+        _, mask = check_data(x, mask)
+        if mask.shape[1:] != self.patterns.shape[1:]:
+            raise ValueError(
+                f"The mask and x must have rows of shape {self.patterns.shape[1:]}, as the "
+                f"patterns have, got {mask.shape}."
+            )
         same = (mask[:, None] == self.patterns).reshape(len(mask), len(self.patterns), -1).all(-1)
         with np.errstate(divide="ignore"):
             return np.log((self._of_rows(len(np.asarray(x)), of_class) * same).sum(1))
@@ -80,6 +91,13 @@ class Patterns:
             raise ValueError(
                 f"of_class must have shape {(num_rows, len(self.probability))} (rows, classes), "
                 f"got {of_class.shape}."
+            )
+        wrong = ~((of_class >= 0).all(1) & np.isclose(of_class.sum(1), 1))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"Each row of of_class must be >= 0 and sum to 1, got {of_class[row]} at row "
+                f"{row}: divide by the sums, or apply a softmax to logits."
             )
         return of_class @ self.probability
 

@@ -3,6 +3,7 @@
 Shapes: S draws, N and M points, D features.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.special import logsumexp
 __all__ = ["c2st", "energy_score", "frechet_distance", "sinkhorn", "two_samples", "wasserstein"]
 
 MAX_CHECKS = 200
+MANY_POINTS = 2_000  # from which a tenth of them tells when a classifier has learned
 
 
 def energy_score(draws: ArrayLike, truth: ArrayLike) -> NDArray:
@@ -29,7 +31,7 @@ def energy_score(draws: ArrayLike, truth: ArrayLike) -> NDArray:
         Shape (N,), in the data's unit; 0 is best.
 
     Raises:
-        ValueError: fewer than two draws, or the shapes do not fit.
+        ValueError: fewer than two draws, the shapes do not fit, or a value is NaN or infinite.
 
     Source: Gneiting and Raftery (2007), Strictly proper scoring rules, JASA, section 4.3.
 
@@ -42,6 +44,8 @@ def energy_score(draws: ArrayLike, truth: ArrayLike) -> NDArray:
         raise ValueError(
             f"Expected draws (S >= 2, N, D) and truth (N, D), got {draws.shape} and {truth.shape}."
         )
+    _refuse_undefined("draws", draws)
+    _refuse_undefined("truth", truth)
     to_truth = np.linalg.norm(draws - truth, axis=-1).mean(0)
     return to_truth - np.array([pdist(row).mean() for row in draws.swapaxes(0, 1)]) / 2
 
@@ -57,13 +61,16 @@ def wasserstein(x: ArrayLike, y: ArrayLike, p: int = 2) -> float:
         p: order of the distance, 1 or 2.
 
     Raises:
-        ValueError: shapes that do not fit, or samples of different size.
+        ValueError: shapes that do not fit, NaN or infinite values, samples of different size, or
+            another order.
 
     Example:
         >>> wasserstein([[0.0], [1.0]], [[3.0], [2.0]])
         2.0
     """
     x, y = two_samples(x, y)
+    if p not in (1, 2):
+        raise ValueError(f"p, the order of the distance, must be 1 or 2, got {p!r}.")
     if len(x) != len(y):
         raise ValueError(f"Both samples must have one size, got {len(x)} and {len(y)} points.")
     cost = cdist(x, y) ** p
@@ -83,7 +90,7 @@ def sinkhorn(x: ArrayLike, y: ArrayLike, blur: float = 0.05, tolerance: float = 
         tolerance: relative growth of the dual value over 50 iterations at which they stop.
 
     Raises:
-        ValueError: shapes that do not fit, or `blur` is not positive.
+        ValueError: shapes that do not fit, NaN or infinite values, or `blur` is not positive.
         RuntimeError: the iterations did not converge; a larger blur helps.
 
     Source: Feydy et al. (2019), Interpolating between optimal transport and MMD using Sinkhorn
@@ -187,14 +194,17 @@ def c2st(
     points = np.concatenate([x[:size], y[:size]])
     labels = np.repeat([0, 1], size)
     if classifier is None:
-        net = MLPClassifier((32, 32), max_iter=300, early_stopping=size > 100, random_state=seed)
+        stops = size > MANY_POINTS  # of few points it would stop before it has learned
+        net = MLPClassifier((32, 32), max_iter=300, early_stopping=stops, random_state=seed)
         classifier = make_pipeline(StandardScaler(), net)
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return float(cross_val_score(classifier, points, labels, cv=splits).mean())
+    with warnings.catch_warnings():  # the net stops after 300 rounds before it learns by heart
+        warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")
+        return float(cross_val_score(classifier, points, labels, cv=splits).mean())
 
 
 def two_samples(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> tuple[NDArray, NDArray]:
-    """Return both as arrays (points, features), or say what is wrong with their shapes."""
+    """Return both as arrays (points, features), or say what is wrong with them."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     fits = x.ndim == y.ndim == 2 and x.shape[1] == y.shape[1]
     if not fits or min(len(x), len(y)) < at_least:
@@ -202,4 +212,16 @@ def two_samples(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> tuple[NDArray,
             f"Expected two samples of shape (points >= {at_least}, features), got {x.shape} and "
             f"{y.shape}."
         )
+    _refuse_undefined("x", x)
+    _refuse_undefined("y", y)
     return x, y
+
+
+def _refuse_undefined(name: str, values: NDArray) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        index = tuple(bad[0].tolist())
+        raise ValueError(
+            f"{name} has {len(bad)} values that are NaN or infinite, the first {values[index]} at "
+            f"{index}: leave such points out, or see where they come from."
+        )

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from ppl_vae._rows import missing_draws, order_by_row, sample_statistic
@@ -15,10 +16,15 @@ ADVICE = {
         "some draws are NaN: the decoder overflowed, or its weights are NaN; standardise the data, "
         "look at the weights, train again"
     ),
+    "no usable weights": (
+        "most proposals of a chain have no usable weight or ratio, for the model gives the "
+        "observed entries no density (-inf or NaN) at any latents that were tried: check the "
+        "data's units, the decoder's noise scale and the mask; no sampler mends it"
+    ),
     "stuck chains": (
         "a chain accepted nothing: start it elsewhere (init_params from a LAIR run), use "
         "ACMWGKernel, whose proposals do not depend on where the chain is, or raise its "
-        "prior_probability"
+        "prior_probability; where x alone is stuck (acceptance_rate_x is 0), use MNARLAIRKernel"
     ),
     "one mode each": (
         "every chain is at rest, and they disagree: each sits in a mode of its own. Use "
@@ -34,6 +40,9 @@ ADVICE = {
         "a LAIR run (init_params)"
     ),
 }
+
+# Theirs are energy errors of the leapfrog, or draws that were not finite.
+OTHER_DIVERGENCES = {"HMC", "NUTS", "ClippedPseudoGibbsKernel"}
 
 
 class Finding(NamedTuple):
@@ -52,6 +61,9 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     """Name the pitfalls that a run shows, row by row; an empty list if none is seen.
 
     * "undefined draws": some draw of a missing entry is NaN.
+    * "no usable weights": in most draws of some chain no proposal had a finite weight, the ratio
+      of the move was NaN (`diverging`), or log p(x_o, z) is -inf. Where that is so in every chain,
+      the pitfalls below are not looked for.
     * "stuck chains": a chain of the row never moved.
     * "one mode each": R-hat is above `threshold` although every chain alone is stationary (split
       R-hat of single chains at most `threshold`, worst entry of the row).
@@ -85,16 +97,20 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     worst = table["rhat_worst"].values
     disagree, unknown = (worst > threshold) & ~stuck, np.isnan(worst) & ~stuck & ~undefined
     at_rest = _at_rest(idata, site, threshold)
+    unusable = _unusable(idata, rows, missing_draws(idata, site).sizes["chain"])
     marked = {
-        "undefined draws": undefined,
         "stuck chains": stuck,
         "one mode each": disagree & at_rest,
         "not converged": (disagree | unknown) & ~at_rest,
         "heavy weights": table["khat_worst"].values > 0.7,
         "history never refreshed": _never_refreshed(idata, rows),
     }
+    marked = {name: where & ~unusable.all(axis=0) for name, where in marked.items()}
+    first = {"undefined draws": undefined, "no usable weights": unusable.any(axis=0)}
     return [
-        Finding(name, rows[where], ADVICE[name]) for name, where in marked.items() if any(where)
+        Finding(name, rows[where], ADVICE[name])
+        for name, where in {**first, **marked}.items()
+        if any(where)
     ]
 
 
@@ -126,3 +142,19 @@ def _never_refreshed(idata: Any, rows: NDArray) -> NDArray:
     if length is None:
         return np.zeros(len(rows), bool)
     return np.any(length[:, -1] == length[:, 0], axis=0) & (length.shape[1] > 1)
+
+
+def _unusable(idata: Any, rows: NDArray, num_chains: int) -> NDArray:
+    """Whether most draws of a row and chain lack a usable weight, ratio or density, (C, R)."""
+    unusable = np.zeros((num_chains, len(rows)), bool)
+    lp = sample_statistic(idata, "lp", rows, ("chain", "draw", "row"))
+    if lp is not None:
+        unusable |= np.mean(lp == -np.inf, axis=1) > 0.5
+    stats = idata["sample_stats"] if "sample_stats" in idata else xr.Dataset()
+    if stats.attrs.get("kernel") in OTHER_DIVERGENCES:
+        return unusable
+    for step in ("draw", "iteration"):
+        diverging = sample_statistic(idata, "diverging", rows, ("chain", step, "row"))
+        if diverging is not None:
+            unusable |= np.mean(diverging.astype(float), axis=1) > 0.5
+    return unusable

@@ -21,6 +21,7 @@ from ppl_vae._rows import (
     mean_known,
     missing_draws,
     order_by_row,
+    sample_statistic,
 )
 
 __all__ = ["Convergence", "convergence", "ess_bulk", "ess_tail", "mcse_mean", "rhat", "summary"]
@@ -224,9 +225,11 @@ def summary(idata: Any, *, site: str | None = None) -> xr.Dataset:
         the row's, which is NaN if it has only such entries.
 
         A row is `stuck` when one of its chains never moved in the window of at least two draws.
-        Where the row has acceptance rates in that chain: they are all 0. Where it has none: none
-        of the row's missing entries ever changes in that chain, although some entry differs from
-        it in another chain. (A chain of very likely pixels that accepts is thus not stuck.)
+        Where the row has acceptance rates in that chain: they are all 0, those of every move of the
+        latents (`hmc_acceptance_rate` too) or those of the moves of x (`acceptance_rate_x`). Where
+        it has none: none of the row's missing entries ever changes in that chain, although some
+        entry differs from it in another chain. (A chain of very likely pixels that accepts is thus
+        not stuck.)
 
     Raises:
         TypeError: `idata` has no groups, such as a run itself.
@@ -244,9 +247,8 @@ def summary(idata: Any, *, site: str | None = None) -> xr.Dataset:
     draws = missing.values
     values = convergence(draws)
     acceptance = acceptance_rates(idata, row, draws.shape[:2])
-    unknown = np.isnan(acceptance).all(axis=1)
-    never_accepted = ~(acceptance > 0).any(axis=1)
-    stuck = np.where(unknown, frozen_chains(draws, index), never_accepted) & (draws.shape[1] > 1)
+    unknown, refused = _refused(idata, row, acceptance)
+    stuck = np.where(unknown, frozen_chains(draws, index), refused) & (draws.shape[1] > 1)
     columns = {"num_missing": counts}
     for name in ("rhat", "ess_bulk", "ess_tail"):
         smallest, median, largest = order_by_row(getattr(values, name), index, counts)
@@ -256,3 +258,15 @@ def summary(idata: Any, *, site: str | None = None) -> xr.Dataset:
     columns["khat_worst"] = largest_khat(idata, row)
     columns["stuck"] = stuck.any(axis=0)
     return xr.Dataset({k: ("row", v) for k, v in columns.items()}, coords={"row": row})
+
+
+def _refused(idata: Any, row: NDArray, of_guide: NDArray) -> tuple[NDArray, NDArray]:
+    """Whether a row's acceptance rates are unknown, and whether all moves of z or x failed."""
+    dims = ("chain", "draw", "row")
+    of_hmc = sample_statistic(idata, "hmc_acceptance_rate", row, dims)
+    of_z = of_guide if of_hmc is None else np.fmax(of_guide, of_hmc)
+    of_x = sample_statistic(idata, "acceptance_rate_x", row, dims)
+    moves = [of_z] if of_x is None else [of_z, of_x]
+    unknown = np.all([np.isnan(rates).all(axis=1) for rates in moves], axis=0)
+    failed = [(rates <= 0).any(axis=1) & ~(rates > 0).any(axis=1) for rates in moves]
+    return unknown, np.any(failed, axis=0)

@@ -89,14 +89,16 @@ def f1(estimate: ArrayLike, truth: ArrayLike, axis: int | None = None) -> NDArra
 def accuracy(estimate: ArrayLike, truth: ArrayLike, axis: int | None = None) -> NDArray:
     """Return the share of entries that are the true ones, of binary or categorical values.
 
-    Arguments as in `rmse`.
+    Arguments as in `rmse`. NaN where a value is.
 
     Example:
         >>> accuracy([1, 1, 0, 2], [1, 0, 0, 2])
         np.float64(0.75)
     """
     estimate, truth = _same_shape(estimate, truth)
-    return np.mean(estimate == truth, axis=axis)
+    unknown = np.isnan(estimate) | np.isnan(truth)
+    right: NDArray = np.where(unknown, np.nan, estimate == truth)
+    return np.mean(right, axis=axis)
 
 
 def nll(log_prob: ArrayLike, axis: int = 0) -> NDArray:
@@ -188,13 +190,15 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
         Nats, the broadcast shape without `axis`; inf where q misses an outcome that p has.
 
     Raises:
-        ValueError: negative or not finite entries, or nothing above zero.
+        ValueError: negative or not finite entries, nothing above zero, or laws of different numbers
+            of outcomes.
 
     Example:
         >>> kl_divergence([1.0, 0.0], [0.5, 0.5]).round(4)
         np.float64(0.6931)
     """
-    return rel_entr(_normalised(p, axis), _normalised(q, axis)).sum(axis)
+    p, q = _two_laws(p, q, axis)
+    return rel_entr(p, q).sum(axis)
 
 
 def jensen_shannon(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
@@ -210,7 +214,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
         >>> jensen_shannon([1.0, 0.0], [0.0, 1.0]).round(4)
         np.float64(0.6931)
     """
-    p, q = _normalised(p, axis), _normalised(q, axis)
+    p, q = _two_laws(p, q, axis)
     middle = (p + q) / 2
     return (rel_entr(p, middle).sum(axis) + rel_entr(q, middle).sum(axis)) / 2
 
@@ -234,6 +238,16 @@ def _draws_of(draws: ArrayLike, truth: ArrayLike) -> tuple[NDArray, NDArray]:
             f"draws must have shape (S >= 2, *{truth.shape}), the truth's, got {draws.shape}."
         )
     return draws, truth
+
+
+def _two_laws(p: ArrayLike, q: ArrayLike, axis: int) -> tuple[NDArray, NDArray]:
+    p, q = _normalised(p, axis), _normalised(q, axis)
+    if p.shape[axis] != q.shape[axis]:
+        raise ValueError(
+            f"Both laws must have the same outcomes along axis {axis}, got {p.shape[axis]} and "
+            f"{q.shape[axis]}, of shapes {p.shape} and {q.shape}."
+        )
+    return p, q
 
 
 def _normalised(p: ArrayLike, axis: int) -> NDArray:

@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, log_expit, logit
 
 from ppl_vae._patterns import Patterns, Squares, class_squares, halves, quadrants
-from ppl_vae.incomplete_data import Mask
+from ppl_vae.incomplete_data import Mask, check_data
 
 __all__ = [
     "Logistic",
@@ -60,9 +60,19 @@ class Logistic:
         return rng.random(lost.shape) >= lost
 
     def log_prob(self, mask: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log p(M | x), shape (B,), in nats."""
+        """Return log p(M | x), shape (B,), in nats.
+
+        Args:
+            mask: bool, the shape of x, True = observed.
+            x: complete rows, shape (B, *event).
+
+        Raises:
+            TypeError: the mask is not bool.
+            ValueError: as `probability`, or the mask has another shape than x.
+        """
         x = np.asarray(x, float)
-        logits, observed = self._logits(x), np.asarray(mask).reshape(len(x), -1)
+        logits = self._logits(x)
+        observed = check_data(x, mask)[1].reshape(len(x), -1)
         return np.where(observed, log_expit(-logits), log_expit(logits)).sum(1)
 
     def _logits(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -164,8 +164,8 @@ MUTANTS = {
         "numpyro": ("objectives.py", "log_prior - log_q)", "log_prior)"),
         "pyro": (
             "objectives.py",
-            "log_prob(others) - self.log_proposal(program, guide)",
-            "log_prob(others)",
+            "log_prob(latent) - self.log_proposal(program, guide)",
+            "log_prob(latent)",
         ),
     },
     "DReG: the share in place of its square": {

@@ -18,7 +18,10 @@ ONE_TWIN_ONLY = {
     "inference/pyro/compiled.py",
     "inference/pyro/masking.py",
     "inference/pyro/pairwise.py",
+    "inference/pyro/findings.py",
+    "inference/pyro/folding.py",
     "inference/pyro/guide_particles.py",
+    "inference/pyro/recorder.py",
 }
 
 

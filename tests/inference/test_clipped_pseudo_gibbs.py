@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from host_words import words
+from host_words import bernoulli_pair, words
 from kernel_parts import chains, module, one_chain, real
 
 NAN = np.nan
@@ -62,3 +62,29 @@ def test_a_runaway_is_stopped_and_reported(backend):
     assert ((drawn == -1) | (drawn == 1.5)).mean() > 0.9
     with pytest.raises(ValueError, match=r"bounds must be \(low, high\) with low <= high"):
         backend.api.ClippedPseudoGibbsKernel(model, guide, bounds=(1.0, 0.0))
+
+
+PAIR = r"bounds must be \(low, high\) with low <= high, each a number or an array"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (1.0, PAIR + ".*got 1.0"),
+        ((1.0,), PAIR),
+        ((np.zeros(3), np.ones(2)), PAIR),
+        ((None, 1.0), "bounds are NaN somewhere: use -inf"),
+        ((NAN, 1.0), "bounds are NaN somewhere: use -inf"),
+        ((0.0, np.array([NAN, 1.0])), "bounds are NaN somewhere: use -inf"),
+        ((0.0, np.ones(5)), r"one row's shape \(3,\), got high of shape \(5,\)"),
+        ((np.zeros((2, 3)), 1.0), r"one row's shape \(3,\), got low of shape \(2, 3\)"),
+    ],
+)
+def test_bad_bounds(backend, bounds, message):
+    pair = bernoulli_pair(words(backend))
+    x = np.where(np.arange(3) == 1, NAN, np.ones((2, 3), "float32"))
+    with pytest.raises(ValueError, match=message):
+        backend.run(
+            backend.api.ClippedPseudoGibbsKernel(*pair, bounds=bounds),
+            backend.array(x.astype("float32")), num_samples=2, num_chains=2,
+        )  # fmt: skip

@@ -101,8 +101,20 @@ def test_what_cannot_be_climbed(backend):
     x = np.array([[1, 0, np.nan, 1, 0]], "float32")
     with pytest.raises(ValueError, match=r"Latent sites \['z'\] of the model are discrete"):
         map_start(backend, backend.programs.discrete(Discrete.example()), x)
-    with pytest.raises(ValueError, match="num_particles must be at least 1, got 0"):
-        map_start(backend, backend.programs.linear_gaussian(TRUTH), num_particles=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"num_particles": 0}, "num_particles must be an integer of at least 1, got 0"),
+        ({"num_steps": 2.5}, "num_steps must be an integer of at least 1, got 2.5"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0 and finite, got -1.0"),
+        ({"learning_rate": np.nan}, "learning_rate must be above 0 and finite, got nan"),
+    ],
+)
+def test_numbers_out_of_range(backend, option, message):
+    with pytest.raises(ValueError, match=message):
+        map_start(backend, backend.programs.linear_gaussian(TRUTH), **option)
 
 
 def test_bad_data_are_refused(backend):

@@ -205,6 +205,8 @@ def test_the_encoder_is_run_once_for_all_particles(backend):
 
     objective = backend.api.IWAE(num_particles=5)
     if backend.name == "pyro":
+        losses(backend, objective, (model, guide), X)  # the first looks at the program, too
+        encoded.clear()
         losses(backend, objective, (model, guide), X)
         assert encoded == [(6, 17)]
         return
@@ -215,4 +217,4 @@ def test_the_encoder_is_run_once_for_all_particles(backend):
     trace = str(jax.make_jaxpr(lambda key: objective.loss(key, {}, model, guide, x))(random.key(0)))
     assert trace.count("[6,17]") >= 1
     assert "[5,6,17]" not in trace
-    assert len(encoded) == 1
+    assert len(encoded) == 2  # one of them looks at the program, and is not computed

@@ -6,6 +6,7 @@ per number; all seeds are fixed.
 
 import numpy as np
 import pytest
+from host_words import bernoulli_pair, words
 from kernel_parts import chains, module, one_chain, seeded
 
 NUM_ROWS = 20_000
@@ -71,7 +72,7 @@ def test_local_draws_are_of_the_particles_own(backend):
 
 
 def test_independent_draws_come_from_disjoint_groups(backend):
-    drawn = ancestors(backend, "independent", 3)
+    drawn = ancestors(backend, "independent", 3, weights=WEIGHTS + 0.01)
     assert all(len(set(column)) == 3 for column in drawn.T[:2_000])
     assert (drawn.min(0) >= 0).all()
     whole = ancestors(backend, "independent", 1)
@@ -81,10 +82,56 @@ def test_independent_draws_come_from_disjoint_groups(backend):
         ancestors(backend, "independent", 6)
 
 
+def of_log_weight(backend, scheme, log_weight, num_draws, num_rows=2_000):
+    log_weight = np.tile(np.array(log_weight, "float32")[:, None], (1, num_rows))
+    log_weight = chains(backend, backend.array(log_weight))
+    return np.asarray(one_chain(backend, seeded(backend, scheme, 0, log_weight, num_draws)))
+
+
+def test_groups_without_weight_draw_from_the_whole_row(backend):
+    """Only proposals 1 and 4 have a weight; in four groups at least two are without."""
+    resampling = module(backend, "resampling")
+    log_weight = [-np.inf, 0.0, np.nan, -np.inf, np.log(3.0), -np.inf]
+    drawn = of_log_weight(backend, resampling.independent, log_weight, 4)
+    assert set(np.unique(drawn)) == {1, 4}
+    first, second, third = of_log_weight(backend, resampling.local(2), log_weight, 3)
+    assert set(np.unique(first)) == {1}
+    assert set(np.unique(third)) == {4}
+    assert set(np.unique(second)) == {1, 4}
+    assert abs((second == 4).mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / len(second))
+
+
+def test_the_larger_groups_fall_to_any_draw(backend):
+    """Three proposals in two groups: each is alone in its own once in three, and then drawn."""
+    drawn = of_log_weight(
+        backend, module(backend, "resampling").independent, [0.0, 0.0, -30.0], 2, NUM_ROWS
+    )
+    share = (drawn == 2).mean(1)
+    assert (np.abs(share - 1 / 6) < 5 * np.sqrt(5 / 36 / NUM_ROWS)).all()
+
+
+@pytest.mark.parametrize("scheme", [*UNBIASED, "independent"])
+def test_infinite_weights_alone_are_drawn(backend, scheme):
+    log_weight = [-np.inf, 0.0, np.inf, 2.0, np.inf, np.nan, -3.0, 0.0]
+    resample = getattr(module(backend, "resampling"), scheme)
+    drawn = of_log_weight(backend, resample, log_weight, 3)
+    assert set(np.unique(drawn)) == {2, 4}
+    assert abs((drawn[0] == 2).mean() - 0.5) < 5 * np.sqrt(0.25 / drawn.shape[1])
+
+
 @pytest.mark.parametrize("scheme", [*UNBIASED, "independent"])
 def test_rows_without_weight_get_some_ancestor(backend, scheme):
     drawn = ancestors(backend, scheme, 4, weights=np.zeros(5), num_rows=6)
     assert ((drawn >= 0) & (drawn < 5)).all()
+
+
+@pytest.mark.parametrize("resample", ["systematic", None])
+@pytest.mark.parametrize("name", ["LAIRKernel", "MultiDrawLAIRKernel"])
+def test_a_scheme_is_a_function(backend, name, resample):
+    pair = bernoulli_pair(words(backend))
+    message = r"resample must be a function of `resampling`.*got (None|'systematic')"
+    with pytest.raises(TypeError, match=message):
+        getattr(backend.api, name)(*pair, resample=resample)
 
 
 def test_truncation_and_tempering(backend):

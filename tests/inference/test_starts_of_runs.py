@@ -27,3 +27,20 @@ def test_a_start_is_that_of_one_run(backend, mcmc):
     assert backend.api.to_inference_data(mcmc)["posterior"].attrs["start"] == "init_params"
     assert again(backend, mcmc, X) == "prior predictive"
     assert again(backend, mcmc, X[:2]) == "prior predictive"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["MWGKernel", "ACMWGKernel", "LAIRKernel"])
+def test_missing_entries_start_at_numbers(backend, name, value):
+    """Observed entries are the data's own, whatever is given for them."""
+    kernel = getattr(backend.api, name)(*bernoulli_pair(words(backend)))
+    rows = np.ones((2, *X.shape), "float32")
+    rows[:, ~np.isnan(X)] = np.nan
+    start = {"x": backend.array(rows)}
+    backend.run(kernel, backend.array(X), num_samples=2, num_chains=2, init_params=start)
+    row, feature = np.argwhere(np.isnan(X))[-1]
+    rows[1, row, feature] = value
+    start = {"x": backend.array(rows)}
+    message = rf"init_params\['x'\] is {value} at chain 1, row {row}, where an entry is missing"
+    with pytest.raises(ValueError, match=message):
+        backend.run(kernel, backend.array(X), num_samples=2, num_chains=2, init_params=start)

@@ -6,8 +6,11 @@ from gaussian_chains import ONE, flat
 from host_words import clear_parameters, words
 from kernel_parts import bind, double_precision, module, real, seeded
 from objective_runs import loss_and_gradient
+from pooled_draws import pooled
 from scipy import stats
 from scipy.special import logsumexp, softmax
+
+from ppl_vae.diagnosis import diagnose
 
 X = 1.5 * np.random.default_rng(0).normal(size=(6, 3))
 POSITIVE = np.abs(X)  # so that no row is left without any weight
@@ -122,3 +125,30 @@ def test_no_weight_of_the_divergence_leaves_the_likelihood(backend, name):
         objective = getattr(backend.api, name)(num_particles=8, kl_weight=0.0)
         loss, gradient = loss_and_gradient(backend, objective, HalfLine(), POSITIVE)
     assert np.isfinite([loss, *gradient]).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")  # -inf at both rows
+def test_data_without_density_are_found(backend):
+    """x_0 ~ N(z, 1e-25) has none at 500; of pooled draws lp alone tells so."""
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", x.shape[0]):
+            z = ppl.sample("z", ppl.dist.Normal(0 * x[:, 0], 1.0))
+            scale = real(backend, np.array([1e-25, 1.0]))
+            ppl.sample("x", ppl.dist.Normal(z[:, None] + 0 * x, scale).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", x.shape[0]):
+            ppl.sample("z", ppl.dist.Normal(0 * x[:, 0], 1.0))
+
+    x = backend.array(np.array([[500.0, np.nan], [500.0, np.nan]], "float32"))
+    for name in ("LAIRKernel", "MWGKernel", "ACMWGKernel"):
+        kernel = getattr(backend.api, name)(model, guide)
+        mcmc = backend.run(kernel, x, num_samples=30, num_chains=2)
+        results = [backend.api.to_inference_data(mcmc)]
+        results += [pooled(backend, mcmc, 30)] if name == "LAIRKernel" else []
+        for idata in results:
+            (finding,) = diagnose(idata)
+            assert finding.pitfall == "no usable weights"
+            assert finding.rows.tolist() == [0, 1]

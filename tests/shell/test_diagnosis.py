@@ -45,6 +45,58 @@ def test_stuck_chains(rng):
     assert found(idata) == {"stuck chains": [8]}
 
 
+def test_no_usable_ratio(rng):
+    """Row 8 has none in any chain, so that nothing else is said of it; row 3 in one chain."""
+    diverging = np.zeros((NUM_CHAINS, NUM_DRAWS, 2), bool)
+    diverging[:, :, 1] = True
+    diverging[1, NUM_DRAWS // 4 :, 0] = True
+    acceptance = np.where(diverging, 0.0, 0.4)
+    acceptance[1, :, 0] = 0
+    idata = results(rng, acceptance_rate=acceptance, diverging=diverging)
+    idata["posterior"]["x_missing"][0, :, :] += 7
+    assert list(found(idata).items()) == [
+        ("no usable weights", [3, 8]),
+        ("stuck chains", [3]),
+    ]
+    diverging[:, ::2] = False
+    assert "no usable weights" not in found(results(rng, diverging=diverging))
+
+
+def test_no_usable_weight(rng):
+    """LAIR keeps a flag of each iteration, not of each draw, and its k-hat is NaN."""
+    idata = results(rng, khat=np.full((NUM_CHAINS, 2), np.nan))
+    none = np.repeat([[[False, True]]], 100, axis=1).repeat(NUM_CHAINS, axis=0)
+    idata["sample_stats"]["diverging"] = ("chain", "iteration", "row"), none
+    assert found(idata) == {"no usable weights": [8]}
+    (finding,) = diagnose(idata)
+    assert "check the data's units, the decoder's noise scale and the mask" in str(finding)
+
+
+def test_no_density_in_pooled_draws(rng):
+    lp = np.zeros((NUM_CHAINS, NUM_DRAWS, 2))
+    lp[2, :, 1] = -np.inf
+    assert found(results(rng, lp=lp)) == {"no usable weights": [8]}
+
+
+def test_divergences_of_the_hosts_samplers_are_others(rng):
+    idata = results(rng, diverging=np.ones((NUM_CHAINS, NUM_DRAWS, 2), bool))
+    idata["sample_stats"].attrs["kernel"] = "NUTS"
+    assert found(idata) == {}
+
+
+def test_hmc_moves_count_as_moves(rng):
+    shape = NUM_CHAINS, NUM_DRAWS, 2
+    rates = {"acceptance_rate": np.zeros(shape), "hmc_acceptance_rate": np.full(shape, 0.9)}
+    rates["hmc_acceptance_rate"][1, :, 1] = 0
+    assert found(results(rng, **rates)) == {"stuck chains": [8]}
+
+
+def test_missing_entries_that_never_move(rng):
+    of_x = np.full((NUM_CHAINS, NUM_DRAWS, 2), 0.1)
+    of_x[3, :, 0] = 0
+    assert found(results(rng, acceptance_rate_x=of_x)) == {"stuck chains": [3]}
+
+
 def test_one_mode_each(rng):
     idata = results(rng)
     idata["posterior"]["x_missing"][:2, :, 1] += 5

@@ -227,6 +227,27 @@ def test_classifier_tells_apart_what_differs(rng):
     assert metrics.c2st(same, other + 1.0) == metrics.c2st(same, other + 1.0)
 
 
+@pytest.mark.parametrize("num_points", [101, 150, 200])
+def test_classifier_of_few_points_has_learned(num_points):
+    """Bayes' classifier is right with probability 0.933; four seeds' mean is within 0.03 of it."""
+    pytest.importorskip("sklearn")
+    near, apart = [], []
+    for seed in range(4):
+        x, y = np.random.default_rng(seed).normal(size=(2, num_points, 2))
+        apart.append(metrics.c2st(x, y + np.array([3.0, 0.0]), seed=seed))
+        near.append(metrics.c2st(x, y, seed=seed))
+    assert min(apart) > 0.88
+    assert abs(np.mean(apart) - 0.933) < 0.03
+    assert abs(np.mean(near) - 0.5) < 0.06
+
+
+def test_accuracy_of_nan_is_nan():
+    found = metrics.accuracy([[1, np.nan], [0, 1]], [[1, 1], [1, np.nan]], axis=0)
+    np.testing.assert_array_equal(found, [0.5, np.nan])
+
+
+HOLED = np.where(np.arange(180).reshape(60, 3) == 13, np.nan, X)
+
 BAD = {
     "rmse": (lambda: metrics.rmse([1, 2], [1]), r"shape \(1,\), got \(2,\)"),
     "crps": (lambda: metrics.crps([[1.0]], [1.0]), r"S >= 2.*got \(1, 1\)"),
@@ -240,6 +261,18 @@ BAD = {
     "images": (lambda: metrics.ssim(np.ones((12, 20)), np.ones((20, 12))), "of one size"),
     "range": (lambda: metrics.ssim(np.eye(12), np.eye(12), data_range=0), "positive, got 0"),
     "sizes": (lambda: metrics.wasserstein(X, Y[:5]), "got 60 and 5 points"),
+    "order": (lambda: metrics.wasserstein(X, X, p=3), "order of the distance.*1 or 2, got 3"),
+    "order 0": (lambda: metrics.wasserstein(X, X, p=0), "1 or 2, got 0"),
+    "NaN, sinkhorn": (lambda: metrics.sinkhorn(X, HOLED), r"y has 1 values.*first nan at \(4, 1\)"),
+    "NaN, mmd": (lambda: metrics.mmd(HOLED, X), r"x has 1 values that are NaN.*\(4, 1\)"),
+    "NaN, mmd_linear": (lambda: metrics.mmd_linear(X, HOLED), "y has 1 values that are NaN"),
+    "NaN, draws": (lambda: metrics.energy_score([X, HOLED], X), r"draws has 1.*NaN.*\(1, 4, 1\)"),
+    "NaN, truth": (lambda: metrics.energy_score([X, X], HOLED), r"truth has 1.*NaN.*\(4, 1\)"),
+    "outcomes": (lambda: metrics.kl_divergence([1.0], [0.5, 0.5]), "axis -1, got 1 and 2"),
+    "outcomes of JSD": (
+        lambda: metrics.jensen_shannon(np.ones((2, 4)), np.ones((1, 4)), axis=0),
+        "axis 0, got 2 and 1",
+    ),
     "blur": (lambda: metrics.sinkhorn(X, Y, -1.0), "positive, got -1"),
 }
 

@@ -196,6 +196,34 @@ def test_logistic_takes_complete_rows_of_its_own_width(ask):
         getattr(mechanism, ask)(first[ask], x)
 
 
+@pytest.mark.parametrize("mechanism", [mcar(4), halves((2, 2))], ids=["logistic", "patterns"])
+def test_log_prob_takes_masks_of_the_shape_and_type_of_masks(mechanism):
+    shape = (3, 4) if isinstance(mechanism, Logistic) else (3, 2, 2)
+    x, mask = np.zeros(shape), np.ones(shape, bool)
+    assert mechanism.log_prob(mask, x).shape == (3,)
+    for wrong in (mask[:1], mask.reshape(3, *shape[:0:-1], 1), mask[0]):
+        with pytest.raises(ValueError, match=r"the mask must have the shape of x.*got \("):
+            mechanism.log_prob(wrong, x)
+    for wrong in (np.full(shape, np.nan), np.ones(shape), np.ones(shape, int)):
+        with pytest.raises(TypeError, match=r"mask of x must be bool.*got dtype"):
+            mechanism.log_prob(wrong, x)
+
+
+def test_patterns_take_rows_of_their_own_shape():
+    with pytest.raises(ValueError, match=r"rows of shape \(2, 2\).*got \(3, 4, 1\)"):
+        halves((2, 2)).log_prob(np.ones((3, 4, 1), bool), np.zeros((3, 4, 1)))
+
+
+@pytest.mark.parametrize("row", [[1.5, -0.5, 0.0], [0.2, 0.2, 0.2], [np.nan, 0.5, 0.5]])
+def test_classes_of_rows_are_probabilities(row):
+    mechanism, x = class_squares((4, 4), 3, 2), np.zeros((2, 4, 4))
+    of_class = np.array([[0.2, 0.3, 0.5], row])
+    with pytest.raises(ValueError, match=r">= 0 and sum to 1, got .* at row 1"):
+        mechanism.sample(np.random.default_rng(0), x, of_class)
+    with pytest.raises(ValueError, match=r">= 0 and sum to 1, got .* at row 1"):
+        mechanism.log_prob(np.ones(x.shape, bool), x, of_class)
+
+
 @pytest.mark.parametrize("num_missing", [0, 4, 5])
 def test_quadrants_out_of_range(num_missing):
     with pytest.raises(ValueError, match=f"num_missing must be 1, 2 or 3.*got {num_missing}"):

@@ -82,6 +82,34 @@ def step(
     return ClippedPseudoGibbsState(x, z, state.low, state.high), info
 
 
+def check_bounds(bounds: Any) -> None:
+    """Raise a `ValueError` unless `bounds` is a pair of numbers or arrays with low <= high."""
+    try:
+        low, high = (np.asarray(bound, float) for bound in bounds)
+        ordered = low <= high
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "bounds must be (low, high) with low <= high, each a number or an array of one row's "
+            f"shape, got {bounds}."
+        ) from error
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise ValueError(f"bounds are NaN somewhere: use -inf or inf where none is, got {bounds}.")
+    if not ordered.all():
+        raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
+
+
+def check_shape(bounds: Any, event_shape: tuple[int, ...]) -> None:
+    """Raise a `ValueError` unless both bounds fit one row."""
+    for name, bound in zip(("low", "high"), bounds, strict=True):
+        try:
+            np.broadcast_to(np.asarray(bound), event_shape)
+        except ValueError as error:
+            raise ValueError(
+                f"bounds must be numbers or arrays of one row's shape {event_shape}, got {name} of "
+                f"shape {np.shape(bound)}."
+            ) from error
+
+
 class ClippedPseudoGibbsKernel(ProgramKernel):
     """Pseudo-Gibbs with missing entries clipped to the observed range, doubled about its middle.
 
@@ -97,7 +125,8 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         bounds: (low, high), numbers or arrays of one row's shape; by default the observed range.
 
     Raises:
-        ValueError: if `bounds` is no pair with low <= high.
+        ValueError: if `bounds` is no pair with low <= high, or, when run, of another shape than a
+            row's.
 
     Example:
         >>> import numpy as np
@@ -127,8 +156,8 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         bounds: tuple[Any, Any] | None = None,
     ) -> None:
         super().__init__(model, guide, site=site, params=params)
-        if bounds is not None and (len(bounds) != 2 or np.any(np.asarray(bounds[0]) > bounds[1])):
-            raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
+        if bounds is not None:
+            check_bounds(bounds)
         self.bounds = bounds
 
     def start(
@@ -138,6 +167,7 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         if self.bounds is None:
             low, high = doubled_range(program.x_obs, program.mask)
         else:
+            check_shape(self.bounds, x.shape[1:])
             low, high = (
                 jnp.broadcast_to(jnp.asarray(b, x.dtype), x.shape[1:]) for b in self.bounds
             )

@@ -15,8 +15,14 @@ from jax import Array, random
 from numpyro.primitives import Messenger
 
 from ppl_vae.incomplete_data import refuse_outside
-from ppl_vae.inference.numpyro.likelihood import find_rule, log_prob
+from ppl_vae.inference.numpyro.data_checks import altered, entries_outside, refuse_altered
+from ppl_vae.inference.numpyro.likelihood import complete, find_rule, log_prob
 from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
+from ppl_vae.inference.numpyro.site_checks import (
+    check_data_site,
+    check_one_value_a_row,
+    check_same_latents,
+)
 
 __all__ = ["check_program"]
 
@@ -39,6 +45,7 @@ def check_program(key: Array, program: Program) -> None:
     _check_scales(found.scales)
     _check_hidden_latents(found.hidden_latents)
     _check_hidden_entries(program, found.hidden)
+    refuse_altered(program, found.altered)
     refuse_outside(program.x_obs, found.outside, program.site)
     for role, changes in found.changes.items():
         for change in changes:
@@ -51,6 +58,7 @@ class _Findings(NamedTuple):
     scales: dict[str, Any]  # of sites, by role and name
     hidden_latents: dict[str, Array]  # whether a latent site's density is masked anywhere
     hidden: Array  # observed entries that the model masks, (B, *event)
+    altered: Array  # observed entries that the model replaces by something else, (B, *event)
     outside: Array  # observed entries outside the likelihood's support, (B, *event)
     changes: dict[str, list[tuple[Array, Array]]]  # log densities of rows that must stay, by role
 
@@ -60,16 +68,16 @@ def _trace(key: Array, program: Program) -> _Findings:
     scales: dict[str, Any] = {}
     model_sites = _run(program, "model", key_model, scales)
     guide_sites = _run(program, "guide", key_guide, scales)
-    _check_data_site(program, model_sites)
-    _check_same_latents(program, model_sites, guide_sites)
+    check_data_site(program, model_sites)
+    check_same_latents(program, model_sites, guide_sites)
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
-            _check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
+            check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
     likelihood = without_mask(model_sites[program.site]["fn"])
     _check_event_shape(program, likelihood)
     _check_dtype(program, likelihood)
     find_rule(likelihood)
-    changes = _change_rows(program, key_rows) if program.x_obs.shape[0] > 1 else {}
+    changes = _change_rows(program, key_rows)
     return _Findings(
         scales,
         {
@@ -79,7 +87,8 @@ def _trace(key: Array, program: Program) -> _Findings:
             if name != program.site
         },
         _hidden(model_sites[program.site]["fn"], program.mask),
-        _outside(program, likelihood),
+        altered(program, model_sites[program.site]),
+        entries_outside(program.x_obs, program.mask, likelihood),
         changes,
     )
 
@@ -138,44 +147,6 @@ class _Refuse(Messenger):
             self.scales[f"{msg['name']!r} of the {self.role}"] = msg["scale"]
 
 
-def _check_data_site(program: Program, sites: dict[str, Any]) -> None:
-    observed = [name for name, site in sites.items() if site["is_observed"]]
-    if program.site not in observed:
-        raise ValueError(
-            f"The model has no observed site {program.site!r}; its observed sites are {observed} "
-            f"and its latent sites {sorted(set(sites) - set(observed))}. "
-            "Name the data site with `site=...`, and give it `obs=x` in the model."
-        )
-
-
-def _check_same_latents(program: Program, model_sites: dict, guide_sites: dict) -> None:
-    in_model = {name for name, site in model_sites.items() if not site["is_observed"]}
-    in_guide = {name for name, site in guide_sites.items() if not site["is_observed"]}
-    if in_model - in_guide:
-        raise ValueError(
-            f"Latent sites {sorted(in_model - in_guide)} of the model are not sampled by the "
-            f"guide, which has {sorted(in_guide)}. Sample them in the guide too."
-        )
-    if in_guide - in_model:
-        raise ValueError(
-            f"Sites {sorted(in_guide - in_model)} of the guide are no latent sites of the model, "
-            f"which has {sorted(in_model)}. Use the same names in both."
-        )
-
-
-def _check_one_value_a_row(role: str, name: str, d: dist.Distribution, num_rows: int) -> None:
-    if tuple(d.batch_shape) == (num_rows,):
-        return
-    remedy = "Draw it inside `numpyro.plate('rows', x.shape[0])`"
-    if tuple(d.batch_shape[:1]) == (num_rows,) and len(d.batch_shape) > 1:
-        remedy = f"Declare its other dimensions with `.to_event({len(d.batch_shape) - 1})`"
-    raise ValueError(
-        f"Site {name!r} of the {role} must have one value a row, batch_shape ({num_rows},); "
-        f"it has batch_shape {tuple(d.batch_shape)} and event_shape {tuple(d.event_shape)}. "
-        f"{remedy}."
-    )
-
-
 def _check_event_shape(program: Program, likelihood: dist.Distribution) -> None:
     expected, came = tuple(likelihood.event_shape), tuple(program.x_obs.shape[1:])
     if expected != came:
@@ -183,15 +154,6 @@ def _check_event_shape(program: Program, likelihood: dist.Distribution) -> None:
             f"Rows of x have shape {came}, but site {program.site!r} of the model has event "
             f"shape {expected}. Reshape x to (rows, {', '.join(map(str, expected))})."
         )
-
-
-def _outside(program: Program, likelihood: dist.Distribution) -> Array:
-    inside = likelihood.support.check(program.x_obs)
-    if inside.shape != program.mask.shape:
-        inside = _entry_support(likelihood.support).check(program.x_obs)
-    if inside.shape != program.mask.shape:  # the support couples entries: its rule decides
-        return jnp.zeros_like(program.mask)
-    return program.mask & ~inside
 
 
 def _hidden(d: dist.Distribution, mask: Array) -> Array:
@@ -246,32 +208,28 @@ def _check_dtype(program: Program, likelihood: dist.Distribution) -> None:
     )
 
 
-def _entry_support(support: Any) -> Any:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support
-
-
 def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Array]]]:
-    """Change row 0, then all rows but row 0; return the densities of the others and of row 0."""
-    key_prior, key_x, key_z, key_other = random.split(key, 4)
+    """Change row 0, all rows but row 0, and what is missing; return what must stay as it was."""
+    key_prior, key_x, key_z, key_other, key_new = random.split(key, 5)
     *_, likelihood = program.decode(program.propose_from_prior(key_prior))
     x = program.impute(key_x, likelihood)
+    x_new = complete(key_new, likelihood, program.x_obs, jnp.zeros_like(program.mask))
     z, other = program.propose(key_z, x), program.propose(key_other, x)
 
     def first_and_rest(first: Any, rest: Any) -> Any:
         return jax.tree.map(lambda a, b: b.at[0].set(a[0]), first, rest)
 
-    def log_joint(z: Latents) -> Array:
+    def log_joint(z: Latents, program: Program = program) -> Array:
         log_prior, log_others, likelihood = program.decode(z)
         return log_prior + log_others + log_prob(likelihood, x)
 
     log_q, log_p = program.log_proposal(z, x), log_joint(z)
-    last_first, all_first = x.at[0].set(x[-1]), jnp.broadcast_to(x[:1], x.shape)
+    first_new, rest_new = x.at[0].set(x_new[0]), x_new.at[0].set(x[0])
     return {
+        "model's missing entries": [(log_p, log_joint(z, replace(program, x_obs=x)))],
         "guide": [
-            (log_q.at[0].set(0), program.log_proposal(z, last_first).at[0].set(0)),
-            (log_q[:1], program.log_proposal(z, all_first)[:1]),
+            (log_q.at[0].set(0), program.log_proposal(z, first_new).at[0].set(0)),
+            (log_q[:1], program.log_proposal(z, rest_new)[:1]),
         ],
         "model": [
             (log_p.at[0].set(0), log_joint(first_and_rest(other, z)).at[0].set(0)),
@@ -281,10 +239,17 @@ def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Ar
 
 
 def _check_change(role: str, before: Array, after: Array) -> None:
-    difference = np.abs(np.asarray(before) - np.asarray(after))
+    with np.errstate(invalid="ignore"):  # data without density change nothing, -inf less -inf
+        difference = np.abs(np.asarray(before) - np.asarray(after))
     changed = difference > 1e-3 * (1 + np.abs(np.asarray(before)))
     if changed.any():
         row = int(changed.argmax())
+        if role == "model's missing entries":
+            raise ValueError(
+                f"The model's densities of row {row} change with what is missing of x, by "
+                f"{float(difference[row]):.3g}: no density of x_m given x_o follows from it. Let "
+                "the model use x as `obs=x` and for its shape alone."
+            )
         raise ValueError(
             f"The rows of the {role} are not independent: changing other rows changed the log "
             f"density of row {row} by {float(difference[row]):.3g}. Remove what couples rows, for "

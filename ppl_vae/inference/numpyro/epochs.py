@@ -81,8 +81,12 @@ class Epochs:
 
     def start(self, keys: Keys, params: Any, rows: Rows) -> Any:
         """Return SVI's first state, with weights `params` if they are not None."""
-        batch = self._batch(keys.transform, rows, jnp.arange(self.batch_size))
+        batch = self.first_batch(keys, rows)
         return self.svi.init(keys.init, batch.x, *batch.args, mask=batch.mask, init_params=params)
+
+    def first_batch(self, keys: Keys, rows: Rows) -> Rows:
+        """Return the first rows, as training sees them."""
+        return self._batch(keys.transform, rows, jnp.arange(self.batch_size))
 
     def run(
         self, state: Any, keys: Keys, epoch: Any, steps: tuple[Any, Any, Any], rows: Rows

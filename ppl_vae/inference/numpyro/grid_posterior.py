@@ -14,8 +14,8 @@ from jax import Array
 from jax.scipy.special import logsumexp
 
 from ppl_vae.inference.numpyro.estimators import checked_program
+from ppl_vae.inference.numpyro.mwg import decode
 from ppl_vae.inference.numpyro.program import Latents
-from ppl_vae.inference.numpyro.support import likelihood_within
 from ppl_vae.inference.numpyro.unconstrained import require_continuous
 
 __all__ = ["grid_posterior"]
@@ -91,9 +91,8 @@ def grid_posterior(
 
     def at(point: Array) -> tuple[Array, Array]:
         z = _latents(point, first)
-        log_prior, log_others, likelihood = program.decode(z)
-        log_observed = log_others + program.log_observed(likelihood)
-        log_joint = log_prior + likelihood_within(log_prior, log_observed)
+        decoded = decode(program, z)
+        log_joint = decoded.log_prior + decoded.log_observed
         return log_joint, program.log_proposal(z, program.x_obs)
 
     at_once = max(1, chunk_size // len(program.x_obs))

@@ -164,6 +164,7 @@ class LAIRKernel(ProgramKernel):
             reported weights are those before it.
 
     Raises:
+        TypeError: if `resample` is no function.
         ValueError: if `num_particles` or `num_prior` is out of range.
 
     Example:
@@ -193,6 +194,11 @@ class LAIRKernel(ProgramKernel):
             raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
         if not (isinstance(num_prior, int | np.integer) and num_prior >= 0):
             raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
+        if not callable(resample):
+            raise TypeError(
+                "resample must be a function of `resampling`, such as `resampling.systematic`, got "
+                f"{resample!r}."
+            )
         self.num_particles = int(num_particles)
         self.num_prior = int(num_prior)
         self.log_denominator = log_denominator

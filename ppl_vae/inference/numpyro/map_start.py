@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, random
 
@@ -84,8 +85,10 @@ def map_start(
     """
     numbers = {"num_chains": num_chains, "num_particles": num_particles, "num_steps": num_steps}
     for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        if not (isinstance(value, int | np.integer) and value >= 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {value}.")
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate must be above 0 and finite, got {learning_rate}.")
     program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)
     require_continuous(key, program)
 

@@ -21,7 +21,8 @@ from numpyro.util import is_prng_key
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.kernel_state import Complete, KernelState
 from ppl_vae.inference.numpyro.program import Latents, Program, split_data
-from ppl_vae.inference.numpyro.starting import HandOver, starting_values
+from ppl_vae.inference.numpyro.rows import row_arrays
+from ppl_vae.inference.numpyro.starting import HandOver, refuse_undefined, starting_values
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -105,6 +106,7 @@ class ProgramKernel(MCMCKernel):
         names = (self.site, type(self).__name__, start)
         self._begin = {"seed": _key_values(rng_key), "started": time.perf_counter()}
         program = self.bind(model_args, model_kwargs)
+        refuse_undefined(program, init_params, has_chains=not is_prng_key(rng_key))
         if nothing_missing:
             chain = Complete(program.x_obs)
             if not is_prng_key(rng_key):
@@ -206,6 +208,7 @@ class ProgramKernel(MCMCKernel):
         """Return the program bound to the data and arguments of a run."""
         x, args, mask, kwargs = _take_data(args, kwargs)
         x_obs, mask = split_data(x, mask)
+        args, kwargs = row_arrays((args, kwargs), len(x_obs))
         return Program(self.model, self.guide, x_obs, mask, self.site, self.params, args, kwargs)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:

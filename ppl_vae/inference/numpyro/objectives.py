@@ -1,8 +1,8 @@
 """Training objectives with NumPyro's own ELBO interface, right for partially observed rows.
 
 An objective is one equation, `value(key, program)`: what training maximises, per row, shape (B,),
-in nats; the loss is minus its sum over the rows of the batch, whatever the scale of a plate.  It
-runs in `numpyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
+in nats; the loss is minus its sum over the rows of the batch, times the scale of a subsampled
+plate.  It runs in `numpyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from ppl_vae.inference.numpyro.particles import (
     values,
 )
 from ppl_vae.inference.numpyro.program import Latents, Program, split_data
+from ppl_vae.inference.numpyro.training_batch import take_batch
 from ppl_vae.schedules import Schedule, at_step, check_weight
 
 __all__ = ["ELBO", "STL", "Objective"]
@@ -42,6 +43,7 @@ class Objective(infer.elbo.ELBO):
     """
 
     least_particles = 1
+    scales_plates = True  # whether a row in a plate over S of N rows counts N / S times
 
     def __init__(self, *, site: str = "x") -> None:
         super().__init__()
@@ -66,7 +68,9 @@ class Objective(infer.elbo.ELBO):
         objective = at_step(self, kwargs.pop("step", None))
         x_obs, mask = split_data(x, kwargs.pop("mask", None))
         program = Program(model, guide, x_obs, mask, self.site, dict(param_map), args, kwargs)
-        return {"loss": -objective.value(rng_key, program).sum(), "mutable_state": None}
+        batch, scale = take_batch(random.fold_in(rng_key, 0), program)
+        scale = scale if self.scales_plates else 1.0
+        return {"loss": -scale * objective.value(rng_key, batch).sum(), "mutable_state": None}
 
 
 class ELBO(Objective):

@@ -16,6 +16,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, conditioned
+from numpyro.primitives import Messenger
 
 from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
@@ -128,11 +129,19 @@ class Program:
     ) -> dict:
         if accepts_mask(fn):
             kwargs = {**kwargs, "mask": self.mask}
-        fn = handlers.substitute(fn, data={**self.params, **(z or {})})
+        fn = handlers.substitute(_FirstRows(fn), data={**self.params, **(z or {})})
         if key is not None:
             fn = handlers.seed(fn, key)
         sites = handlers.trace(fn).get_trace(x, *self.args, **kwargs)
         return {name: site for name, site in sites.items() if site["type"] == "sample"}
+
+
+class _FirstRows(Messenger):
+    """Lets a plate that runs over a part of the rows take the first ones: x holds no others."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "plate" and msg["value"] is None:
+            msg["value"] = jnp.arange(msg["args"][1])
 
 
 def split_sites(sites: dict) -> tuple[dict, dict]:

@@ -24,11 +24,12 @@ def multinomial(key: Array, log_weight: Array, num_draws: int) -> Array:
 
     Args:
         key: random key.
-        log_weight: unnormalised log-weights, shape (P, B); -inf is never drawn.
+        log_weight: unnormalised log-weights, shape (P, B); -inf and NaN are never drawn where
+            there is another; of a row with inf these are drawn alone, equally often.
         num_draws: draws K per row.
 
     Returns:
-        Indices in [0, P), shape (K, B); 0 where a row has no finite weight.
+        Indices in [0, P), shape (K, B); 0 where a row has no weight.
     """
     uniform = random.uniform(key, (log_weight.shape[1], num_draws), log_weight.dtype)
     return _search(_cumulative(log_weight), uniform).T
@@ -77,30 +78,40 @@ def residual(key: Array, log_weight: Array, num_draws: int) -> Array:
 def independent(key: Array, log_weight: Array, num_draws: int) -> Array:
     """Deal the proposals into K groups at random, and draw one from each: no common ancestors.
 
-    Not self-normalised over all proposals, so that its bias is that of P / K proposals. Arguments
-    as in `multinomial`.
+    Not self-normalised over all proposals, so that its bias is that of P / K proposals: below 2 K
+    of them some groups are of one, which is drawn whatever its weight. Give a kernel more
+    proposals (`num_prior`, `num_draws`). A group without weights draws from the whole row, and may
+    then share an ancestor. Arguments as in `multinomial`.
 
     Raises:
         ValueError: there are fewer proposals than draws.
     """
     num_proposals = len(log_weight)
     if num_proposals < num_draws:
-        raise ValueError(f"{num_proposals} proposals cannot be dealt into {num_draws} groups.")
-    key_deal, key_draw = random.split(key)
+        raise ValueError(
+            f"{num_proposals} proposals cannot be dealt into {num_draws} groups: give the kernel "
+            "more of them (num_prior or num_draws)."
+        )
+    key_deal, key_draw, key_order = random.split(key, 3)
+    log_weight = _usable(log_weight)
     group = jnp.arange(num_proposals) % num_draws
     group = _shuffle(key_deal, jnp.broadcast_to(group, log_weight.T.shape)).T  # (P, B)
     own = group == jnp.arange(num_draws)[:, None, None]
-    at_least = jnp.finfo(log_weight.dtype).min  # a group without weights draws among its own
-    masked = jnp.where(own, jnp.maximum(log_weight, at_least), -jnp.inf)
-    return random.categorical(key_draw, masked, axis=1)
+    weighted = log_weight > -jnp.inf
+    anywhere = weighted.any(0)
+    empty = ~(own & weighted).any(1, keepdims=True) & anywhere  # (K, 1, B)
+    log_weight = jnp.where(anywhere, log_weight, 0.0)
+    drawn = random.categorical(key_draw, jnp.where(own | empty, log_weight, -jnp.inf), axis=1)
+    return _shuffle(key_order, drawn.T).T  # the larger groups fall to any of the draws
 
 
 def local(num_draws: int) -> Callable[..., Array]:
     """Return the scheme by which each particle draws among its own `num_draws` proposals alone.
 
     For `MultiDrawLAIRKernel`: its proposals come particle by particle, those of the prior last,
-    which are never drawn. Its bias is that of `num_draws` proposals. Source: Elvira et al. (2017),
-    Improving population Monte Carlo, local resampling.
+    which are not drawn. A particle none of whose own has a weight draws from the whole row. Its
+    bias is that of `num_draws` proposals. Source: Elvira et al. (2017), Improving population Monte
+    Carlo, local resampling.
 
     Args:
         num_draws: I, the kernel's.
@@ -112,11 +123,14 @@ def local(num_draws: int) -> Callable[..., Array]:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
 
     def resample(key: Array, log_weight: Array, num_particles: int) -> Array:
+        key_own, key_row = random.split(key)
         own = _own_proposals(log_weight, num_particles, num_draws)
         first = num_draws * jnp.arange(num_particles)[:, None]
-        return first + jax.vmap(lambda key, w: multinomial(key, w, 1)[0])(
-            random.split(key, num_particles), own
+        drawn = first + jax.vmap(lambda key, w: multinomial(key, w, 1)[0])(
+            random.split(key_own, num_particles), own
         )
+        empty = ~(own > -jnp.inf).any(1) & (log_weight > -jnp.inf).any(0)  # (K, B); NaN: empty
+        return jnp.where(empty, multinomial(key_row, log_weight, num_particles), drawn)
 
     resample.__name__ = f"local({num_draws})"
     return resample
@@ -133,7 +147,15 @@ def _own_proposals(log_weight: Array, num_particles: int, num_draws: int) -> Arr
     return own.reshape(num_particles, num_draws, -1)
 
 
+def _usable(log_weight: Array) -> Array:
+    """Let NaN count as no weight, and infinite weights of a row equally, and alone."""
+    infinite = log_weight == jnp.inf
+    finite = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
+    return jnp.where(infinite.any(0), jnp.where(infinite, 0.0, -jnp.inf), finite)
+
+
 def _weight(log_weight: Array) -> Array:
+    log_weight = _usable(log_weight)
     highest = log_weight.max(0)
     return jnp.exp(log_weight - jnp.where(jnp.isfinite(highest), highest, 0.0))
 

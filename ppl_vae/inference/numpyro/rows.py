@@ -45,7 +45,7 @@ def select_rows(choose_new: Array, new: Any, old: Any) -> Any:
     def pick(new_leaf: Array, old_leaf: Array) -> Array:
         if num_rows == 1:
             return jnp.where(choose_new[0], new_leaf, old_leaf)
-        if not _has_rows(new_leaf.shape, num_rows):
+        if not _has_rows(jnp.shape(new_leaf), num_rows):
             return new_leaf
         shape = (num_rows,) + (1,) * (new_leaf.ndim - 1)
         return jnp.where(choose_new.reshape(shape), new_leaf, old_leaf)

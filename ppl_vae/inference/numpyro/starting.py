@@ -5,12 +5,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
 
-__all__ = ["HandOver", "starting_values", "within_prior"]
+__all__ = ["HandOver", "refuse_undefined", "starting_values", "within_prior"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["origin"])
@@ -67,6 +68,30 @@ def within_prior(key: Array, program: Program, z: Latents) -> Latents:
     """
     log_prior, *_ = program.decode(z)
     return select_rows(log_prior == -jnp.inf, program.propose_from_prior(key), z)
+
+
+def refuse_undefined(
+    program: Program, handed: dict[str, Array] | None, *, has_chains: bool
+) -> None:
+    """Raise a `ValueError` where a missing entry is to start at NaN or infinity.
+
+    Values under a caller's transformation, such as chains in parallel, are not known yet.
+    """
+    given = (handed or {}).get(program.site)
+    if given is None or any(isinstance(a, jax.core.Tracer) for a in (given, program.mask)):
+        return
+    value, mask = np.asarray(given), np.asarray(program.mask)
+    if value.shape[-mask.ndim :] != mask.shape or value.ndim < mask.ndim + has_chains:
+        return  # refused by its shape
+    bad = np.argwhere(~np.isfinite(value) & ~mask)
+    if len(bad):
+        index = tuple(bad[0].tolist())
+        chain = f"chain {index[0]}, " if has_chains else ""
+        raise ValueError(
+            f"init_params[{program.site!r}] is {value[index]} at {chain}row "
+            f"{index[value.ndim - mask.ndim]}, where an entry is missing: start from finite "
+            "values, for example another run's `last_state.hand_over()`."
+        )
 
 
 def _check_names(handed: dict[str, Array], shapes: dict[str, tuple[int, ...]]) -> None:

@@ -1,5 +1,6 @@
 """Training a program: `fit`, mini-batches through NumPyro's SVI, one compiled scan per epoch."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,13 @@ from jax import Array, random
 from numpyro.infer import SVI
 
 from ppl_vae.checkpoints import read_checkpoint, write_checkpoint
+from ppl_vae.inference.numpyro.data_checks import check_observed
 from ppl_vae.inference.numpyro.epochs import Epochs, Keys, Rows, check_rows, with_mask
 from ppl_vae.inference.numpyro.fitted import Fitted, pair_of
 from ppl_vae.inference.numpyro.named_objectives import find_objective
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.optimisers import build_optimizer
+from ppl_vae.inference.numpyro.program import Program
 from ppl_vae.inference.numpyro.transforms import Transform
 from ppl_vae.progress import Progress
 from ppl_vae.run_settings import TrainingOptions
@@ -97,6 +100,7 @@ def fit(
     training = prepare(program, x, args, options)
     keys = Keys(*random.split(key, 4))
     state = training.epochs.start(keys, training.params, training.rows)
+    _check_first_batch(training, keys, state, options)
     run, loss_of = jax.jit(training.epochs.run), jax.jit(training.epochs.loss)
     words = options.words(program, x, args, seed=str(random.key_data(key)))
     progress = training.progress(options.num_steps)
@@ -137,10 +141,21 @@ def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOption
     optimizer = build_optimizer(
         options.optimizer, options.learning_rate, options.clip_norm, batch_size
     )
-    objective = find_objective(options.objective, site)
+    objective = copy.copy(find_objective(options.objective, site))
+    objective.scales_plates = False  # the loss is reported per row
     svi = SVI(with_mask(model), with_mask(guide), optimizer, objective)
     epochs = Epochs(svi, num_rows, batch_size, options.shuffle, transform)
     return Training(program, params, epochs, rows, held_out)
+
+
+def _check_first_batch(training: Training, keys: Keys, state: Any, options: Any) -> None:
+    """Refuse what the model does not observe as it is, or outside of its support."""
+    rows, params = training.rows, training.epochs.svi.get_params(state)
+    batch = training.epochs.first_batch(keys, rows)
+    pair, site = pair_of(training.program), options.site
+    program = Program(*pair, batch.x, batch.mask, site, params, batch.args)
+    seen = rows if options.transform is None else batch
+    check_observed(keys.init, program, seen.x, seen.mask)
 
 
 def descend(

@@ -60,19 +60,10 @@ class AnalyticELBO(ELBO):
 
 def divergence(guide: Sites, model: Sites) -> Tensor:
     """Return the sum over latent sites of KL(q || p), shape (K, B)."""
-    unknown = [name for name in guide if name not in model]
-    if unknown:
-        raise ValueError(
-            f"The guide samples {unknown} and the model does not, which has {list(model)}; use the "
-            "same names in both."
-        )
     drawn_before = {name: set(list(guide)[:i]) for i, name in enumerate(guide)}
     parents: set[str] = set()  # latent sites that the model drew before
     total = torch.zeros(())
     for name, site in model.items():
-        if name not in guide:
-            total = total - log_prob({name: site})
-            continue
         if parents <= drawn_before[name]:
             total = total + site_divergence(name, guide[name]["fn"], site["fn"])
         else:

@@ -4,6 +4,7 @@ The samplers rely on rows being independent given the parameters: every site has
 and no row's values change another row's densities.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -14,9 +15,16 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.incomplete_data import refuse_outside
-from ppl_vae.inference.pyro.likelihood import find_rule, log_prob
-from ppl_vae.inference.pyro.program import Latents, Program, is_recorded_only, without_mask
+from ppl_vae.inference.pyro.data_checks import refuse_altered, refuse_unsupported
+from ppl_vae.inference.pyro.folding import learn_to_fold
+from ppl_vae.inference.pyro.likelihood import complete, find_rule, log_prob
+from ppl_vae.inference.pyro.program import Latents, Program, without_mask
+from ppl_vae.inference.pyro.recorder import is_recorded_only
+from ppl_vae.inference.pyro.site_checks import (
+    check_data_site,
+    check_one_value_a_row,
+    check_same_latents,
+)
 
 __all__ = ["check_program"]
 
@@ -33,21 +41,22 @@ def check_program(program: Program) -> None:
     """
     model_sites = _run(program, "model")
     guide_sites = _run(program, "guide")
-    _check_data_site(program, model_sites)
-    _check_same_latents(program, model_sites, guide_sites)
+    check_data_site(program, model_sites)
+    check_same_latents(program, model_sites, guide_sites)
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
-            _check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
+            check_one_value_a_row(role, name, site["fn"], program.x_obs.shape[0])
     hiding = model_sites[program.site]["fn"]
     _check_hidden_entries(program, hiding)
     likelihood = without_mask(hiding)
     _check_event_shape(program, likelihood)
     _check_dtype(program, likelihood)
     find_rule(likelihood)
-    _check_support(program, likelihood)
-    if program.x_obs.shape[0] > 1:
-        with pyro.validation_enabled(False):  # the guide may leave the prior's support
-            _check_rows_independent(program)
+    refuse_altered(program, model_sites[program.site])
+    refuse_unsupported(program.x_obs, program.mask, likelihood, program.site)
+    with pyro.validation_enabled(False):  # the guide may leave the prior's support
+        _check_what_changes(program)
+    learn_to_fold(program)
 
 
 def _run(program: Program, role: str) -> dict[str, Any]:
@@ -119,44 +128,6 @@ class _Refuse(Messenger):
         )
 
 
-def _check_data_site(program: Program, sites: dict[str, Any]) -> None:
-    observed = [name for name, site in sites.items() if site["is_observed"]]
-    if program.site not in observed:
-        raise ValueError(
-            f"The model has no observed site {program.site!r}; its observed sites are {observed} "
-            f"and its latent sites {sorted(set(sites) - set(observed))}. "
-            "Name the data site with `site=...`, and give it `obs=x` in the model."
-        )
-
-
-def _check_same_latents(program: Program, model_sites: dict, guide_sites: dict) -> None:
-    in_model = {name for name, site in model_sites.items() if not site["is_observed"]}
-    in_guide = {name for name, site in guide_sites.items() if not site["is_observed"]}
-    if in_model - in_guide:
-        raise ValueError(
-            f"Latent sites {sorted(in_model - in_guide)} of the model are not sampled by the "
-            f"guide, which has {sorted(in_guide)}. Sample them in the guide too."
-        )
-    if in_guide - in_model:
-        raise ValueError(
-            f"Sites {sorted(in_guide - in_model)} of the guide are no latent sites of the model, "
-            f"which has {sorted(in_model)}. Use the same names in both."
-        )
-
-
-def _check_one_value_a_row(role: str, name: str, d: Distribution, num_rows: int) -> None:
-    if tuple(d.batch_shape) == (num_rows,):
-        return
-    remedy = "Draw it inside `pyro.plate('rows', x.shape[0])`"
-    if tuple(d.batch_shape[:1]) == (num_rows,) and len(d.batch_shape) > 1:
-        remedy = f"Declare its other dimensions with `.to_event({len(d.batch_shape) - 1})`"
-    raise ValueError(
-        f"Site {name!r} of the {role} must have one value a row, batch_shape ({num_rows},); "
-        f"it has batch_shape {tuple(d.batch_shape)} and event_shape {tuple(d.event_shape)}. "
-        f"{remedy}."
-    )
-
-
 def _check_event_shape(program: Program, likelihood: Distribution) -> None:
     expected, came = tuple(likelihood.event_shape), tuple(program.x_obs.shape[1:])
     if expected != came:
@@ -164,17 +135,6 @@ def _check_event_shape(program: Program, likelihood: Distribution) -> None:
             f"Rows of x have shape {came}, but site {program.site!r} of the model has event "
             f"shape {expected}. Reshape x to (rows, {', '.join(map(str, expected))})."
         )
-
-
-def _check_support(program: Program, likelihood: Distribution) -> None:
-    x, mask = program.x_obs, program.mask
-    support: Any = likelihood.support
-    inside = support.check(x)
-    if inside.shape != mask.shape:
-        inside = _entry_support(support).check(x)
-    if inside.shape != mask.shape:
-        return  # a support that couples entries, such as the simplex: its rule decides
-    refuse_outside(x.cpu(), (mask & ~inside).cpu(), program.site)
 
 
 def _check_hidden_entries(program: Program, d: Any) -> None:
@@ -216,28 +176,25 @@ def _check_dtype(program: Program, likelihood: Distribution) -> None:
     )
 
 
-def _entry_support(support: Any) -> Any:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support
-
-
-def _check_rows_independent(program: Program) -> None:
-    """Change row 0, then all rows but row 0: the densities of the unchanged must stay."""
+def _check_what_changes(program: Program) -> None:
+    """Change row 0, all rows but row 0, and what is missing: other densities must stay."""
     *_, likelihood = program.decode(program.propose_from_prior(()))
     x = program.impute(likelihood)
     z = program.propose(x)
+    x_new = complete(likelihood, program.x_obs, torch.zeros_like(program.mask))
     log_q = program.log_proposal(z, x)
-    others_as_first, first_as_last = x[:1].expand(x.shape), torch.cat([x[-1:], x[1:]])
-    _refuse_if_changed("guide", log_q, program.log_proposal(z, first_as_last), slice(1, None))
-    _refuse_if_changed("guide", log_q, program.log_proposal(z, others_as_first), slice(0, 1))
+    first_new, rest_new = torch.cat([x_new[:1], x[1:]]), torch.cat([x[:1], x_new[1:]])
+    _refuse_if_changed("guide", log_q, program.log_proposal(z, first_new), slice(1, None))
+    _refuse_if_changed("guide", log_q, program.log_proposal(z, rest_new), slice(0, 1))
 
     other = program.propose(x)
     joint = _joint(program, z, x)
-    first_new = {name: torch.cat([other[name][:1], z[name][1:]]) for name in z}
-    _refuse_if_changed("model", joint, _joint(program, first_new, x), slice(1, None))
-    others_new = {name: torch.cat([z[name][:1], other[name][1:]]) for name in z}
-    _refuse_if_changed("model", joint, _joint(program, others_new, x), slice(0, 1))
+    z_first_new = {name: torch.cat([other[name][:1], z[name][1:]]) for name in z}
+    _refuse_if_changed("model", joint, _joint(program, z_first_new, x), slice(1, None))
+    z_rest_new = {name: torch.cat([z[name][:1], other[name][1:]]) for name in z}
+    _refuse_if_changed("model", joint, _joint(program, z_rest_new, x), slice(0, 1))
+    filled = _joint(replace(program, x_obs=x), z, x)
+    _refuse_if_changed("model's missing entries", joint, filled, slice(0, None))
 
 
 def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
@@ -250,6 +207,12 @@ def _refuse_if_changed(role: str, before: Tensor, after: Tensor, unchanged: slic
     changed = difference > 1e-3 * (1 + before[unchanged].abs())
     if changed.any():
         at = int(changed.to(torch.int).argmax())
+        if role == "model's missing entries":
+            raise ValueError(
+                f"The model's densities of row {at} change with what is missing of x, by "
+                f"{float(difference[at]):.3g}: no density of x_m given x_o follows from it. Let "
+                "the model use x as `obs=x` and for its shape alone."
+            )
         raise ValueError(
             f"The rows of the {role} are not independent: changing other rows changed the log "
             f"density of row {at + unchanged.start} by {float(difference[at]):.3g}. Remove what "

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.compiled import Compiled
+from ppl_vae.inference.pyro.data_checks import check_observed
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.optimisers import Descent
-from ppl_vae.inference.pyro.program import split_data
+from ppl_vae.inference.pyro.program import Program, split_data
 from ppl_vae.inference.pyro.rows import row_tensors, rows_of
 from ppl_vae.inference.pyro.transforms import Transform
 from ppl_vae.masks import check_data
@@ -83,7 +84,9 @@ class Epochs:
     def start(self, rows: Rows) -> dict[str, Tensor]:
         """Return the unconstrained parameters that the objective uses, by name."""
         with pyro.poutine.trace(param_only=True) as recorded, torch.random.fork_rng():
-            self._loss(*self._batch(rows, torch.arange(self.batch_size), 0))
+            batch, weights = self._batch(rows, torch.arange(self.batch_size), 0)
+            self._loss(batch, weights)
+        self._check(batch, rows if self.transform is None else batch)
         # Two names may stand for one tensor.
         found = {id(p): (name, p) for name, p in _unconstrained(recorded.trace)}
         if not found:
@@ -92,6 +95,13 @@ class Epochs:
                 "other parameters with `pyro.param`."
             )
         return dict(found.values())
+
+    def _check(self, batch: Rows, seen: Rows) -> None:
+        """Refuse what the model does not observe as it is, or outside of its support."""
+        site = self.objective.site
+        program = Program(self.model, self.guide, batch.x, batch.mask, site, batch.args)
+        with torch.random.fork_rng(), torch.no_grad():
+            check_observed(program, seen.x, seen.mask)
 
     def backward(self, parameters: list[Tensor], batch: tuple[Rows, dict[str, Tensor]]) -> Tensor:
         """Return the loss per row of a mini-batch, and leave its gradient with the parameters."""

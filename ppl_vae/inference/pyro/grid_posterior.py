@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.estimators import checked_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
+from ppl_vae.inference.pyro.mwg import decode
 from ppl_vae.inference.pyro.program import Latents
-from ppl_vae.inference.pyro.support import likelihood_within
 from ppl_vae.inference.pyro.unconstrained import require_continuous
 
 __all__ = ["grid_posterior"]
@@ -92,10 +92,9 @@ def grid_posterior(
     with pyro.validation_enabled(False):  # cells may lie outside of the prior's support
         for some in points.split(max(1, chunk_size // len(program.x_obs))):
             z = _latents(some, first)
-            log_prior, log_others, likelihood = program.decode(z)
-            log_observed = log_others + program.log_observed(likelihood)
-            log_joint = log_prior + likelihood_within(log_prior, log_observed)
+            decoded = decode(program, z)
             x_each = program.x_obs.expand(len(some), *program.x_obs.shape)
+            log_joint = decoded.log_prior + decoded.log_observed
             parts.append((log_joint, program.log_proposal(z, x_each)))
     log_joint, log_q = (torch.cat(part) for part in zip(*parts, strict=True))
     log_cell = num_latents * np.log(cell)

@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.inference.pyro.program import accepts_mask
+from ppl_vae.inference.pyro.findings import accepts_mask
 
 __all__ = ["annealed", "tempered"]
 

@@ -10,6 +10,7 @@ Shapes: C chains, P particles, B rows.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from ppl_vae.inference.pyro.estimators import checked_program
@@ -78,8 +79,10 @@ def map_start(
     """
     numbers = {"num_chains": num_chains, "num_particles": num_particles, "num_steps": num_steps}
     for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        if not (isinstance(value, int | np.integer) and value >= 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {value}.")
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate must be above 0 and finite, got {learning_rate}.")
     program = checked_program(model, guide, x, args, mask, site, kwargs)
     require_continuous(program)
 

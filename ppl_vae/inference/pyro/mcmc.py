@@ -78,6 +78,11 @@ class ProgramKernel(MCMCKernel):
         """Return the chains' next state and the statistics of the step."""
         raise NotImplementedError
 
+    def redecode(self, program: Program, state: Any) -> Any:
+        """Recompute what the state keeps of the model; nothing by default."""
+        del program
+        return state
+
     def check(self, program: Program) -> None:
         """Raise where the program cannot be sampled."""
         check_program(program)
@@ -111,6 +116,13 @@ class ProgramKernel(MCMCKernel):
             chain = self.start(program, x, z)
         names = (self.site, type(self).__name__, start)
         return KernelState(chain, (), random_state(x.device), 0, *names)
+
+    @torch.no_grad()
+    def refresh(self, state: KernelState) -> KernelState:
+        """Recompute what a state keeps of the model, whose weights may have changed since."""
+        if isinstance(state.chain, Complete | LastDraws) or self._program is None:
+            return state
+        return replace(state, chain=self.redecode(self._program, state.chain))
 
     @torch.no_grad()
     def advance(self, state: KernelState) -> KernelState:
@@ -182,15 +194,6 @@ class ProgramKernel(MCMCKernel):
         self._infos = []
 
     # --- results ----------------------------------------------------------------------------
-
-    def state_at(
-        self, draws: dict[str, Tensor], num_steps: int, init_params: dict[str, Tensor] | None
-    ) -> KernelState:
-        """Return what the host keeps of a run's last state: the last draws, to hand over."""
-        z = {name: value[:, -1] for name, value in draws.items()}
-        x = z.pop(self.site)
-        names = (self.site, type(self).__name__, origin_of(init_params))
-        return KernelState(LastDraws(x, z), (), random_state(x.device), num_steps, *names)
 
     def collect(self, mcmc: Any) -> Run:
         """Return the draws and statistics of a finished run as numpy arrays.

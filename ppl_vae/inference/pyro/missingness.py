@@ -20,7 +20,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.inference.pyro.program import Program, accepts_mask
+from ppl_vae.inference.pyro.findings import accepts_mask
+from ppl_vae.inference.pyro.program import Program
 from ppl_vae.missingness import Logistic, Patterns
 
 __all__ = [

@@ -139,3 +139,8 @@ class MNARMWGKernel(ProgramKernel):
     def step(self, program: Program, state: MNARMWGState) -> tuple[MNARMWGState, MNARMWGInfo]:
         """Advance one chain by one iteration."""
         return step(program, state, self.missingness)
+
+    def redecode(self, program: Program, state: MNARMWGState) -> MNARMWGState:
+        """Recompute what the programs say of the current latents and rows."""
+        log_missing = log_missingness(program, self.missingness, state.x)
+        return MNARMWGState(state.x, decode(program, state.current.z), log_missing)

@@ -1,8 +1,8 @@
 """Training objectives with Pyro's own ELBO interface, right for partially observed rows.
 
 An objective is one equation, `value(program)`: what training maximises, per row, shape (B,), in
-nats; the loss is minus its sum over the rows of the batch, whatever the scale of a plate.  It runs
-in `pyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
+nats; the loss is minus its sum over the rows of the batch, times the scale of a subsampled plate.
+It runs in `pyro.infer.SVI` and in `fit(objective=...)`.  Shapes: K particles, B rows.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from ppl_vae.inference.pyro.particles import (
     values,
 )
 from ppl_vae.inference.pyro.program import Program, split_data
+from ppl_vae.inference.pyro.training_batch import take_batch
 from ppl_vae.schedules import Schedule, at_step, check_weight
 
 __all__ = ["ELBO", "STL", "Objective"]
@@ -42,6 +43,7 @@ class Objective(infer.ELBO):
     """
 
     least_particles = 1
+    scales_plates = True  # whether a row in a plate over S of N rows counts N / S times
 
     def __init__(self, *, site: str = "x") -> None:
         super().__init__()
@@ -58,7 +60,10 @@ class Objective(infer.ELBO):
         x, args, mask, kwargs = take_data(args, kwargs)
         objective = at_step(self, kwargs.pop("step", None))
         x_obs, mask = split_data(x, mask)
-        return -objective.value(Program(model, guide, x_obs, mask, self.site, args, kwargs)).sum()
+        program = Program(model, guide, x_obs, mask, self.site, args, kwargs)
+        batch, scale = take_batch(program)
+        scale = scale if self.scales_plates else 1.0
+        return -scale * objective.value(batch).sum()
 
     def loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any

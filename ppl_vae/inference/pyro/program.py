@@ -6,31 +6,28 @@ particles K).  `z` is a dict of latent sites, each (..., B, ...); log densities 
 run once for each completed `x`, and its encoder with it.
 """
 
-import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro
 import torch
 from pyro.distributions import Independent, MaskedDistribution
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.incomplete_data import take_data_site
+from ppl_vae.inference.pyro.findings import accepts_mask, findings
 from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
 from ppl_vae.inference.pyro.pairwise import log_prob_of_each
-from ppl_vae.inference.pyro.rows import as_tensor, fold_rows, repeat_rows, unfold_rows
+from ppl_vae.inference.pyro.recorder import Recorder, Stop
+from ppl_vae.inference.pyro.rows import as_tensor, fold_rows, join, repeat_rows, unfold_rows
 from ppl_vae.inference.pyro.support import log_prob_within
 
 __all__ = ["Latents", "Program", "split_data"]
 
 Latents = dict[str, Tensor]
-ACCEPTS_MASK: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # of functions that live
 
 
 def split_data(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -196,18 +193,46 @@ class Program:
         axes: torch.Size,
         until: frozenset[str] = frozenset(),
     ) -> dict[str, dict[str, Any]]:
-        times = axes.numel() // max(axes[-1], 1)
-        args, kwargs = repeat_rows((self.args, self.kwargs), axes[-1], times)
-        if accepts_mask(fn):
-            kwargs = {**kwargs, "mask": self._repeated("mask", axes)}
-        recorder = Recorder(fold_rows(z or {}, axes), until)
-        with suppress(Stop), recorder:
-            fn(x, *args, **kwargs)
-        for name, site in recorder.sites.items():
+        times, folded = axes.numel() // max(axes[-1], 1), fold_rows(z or {}, axes)
+        if times > 1 and findings(fn).cannot_fold:
+            sites = self._trace_in_turn(fn, x, folded, axes, until)
+        else:
+            sites = self._run(fn, x, folded, axes, until)
+        for name, site in sites.items():
             self._row_ndim[name] = site["value"].ndim
         if len(axes) == 1:
-            return recorder.sites
-        return {name: _unfolded(site, axes) for name, site in recorder.sites.items()}
+            return sites
+        return {name: _unfolded(site, axes) for name, site in sites.items()}
+
+    def _run(
+        self, fn: Callable[..., Any], x: Tensor, z: Latents, axes: torch.Size, until: frozenset[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Run a program on copies of the rows, at z folded as they are."""
+        num_rows = axes[-1]
+        times = axes.numel() // max(num_rows, 1)
+        args, kwargs = repeat_rows((self.args, self.kwargs), num_rows, times)
+        if accepts_mask(fn):
+            kwargs = {**kwargs, "mask": self._repeated("mask", axes)}
+        recorder = Recorder(z, until, num_rows, times * num_rows)
+        with suppress(Stop), recorder:
+            fn(x, *args, **kwargs)
+        return recorder.sites
+
+    def _trace_in_turn(
+        self, fn: Callable[..., Any], x: Tensor, z: Latents, axes: torch.Size, until: frozenset[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Run a program for each copy of the rows by itself, and join what comes out."""
+        num_rows = axes[-1]
+        parts = {name: value.split(num_rows) for name, value in z.items()}
+        runs = [
+            self._run(fn, part, {n: v[i] for n, v in parts.items()}, axes[-1:], until)
+            for i, part in enumerate(x.split(num_rows))
+        ]
+        joined: dict[str, dict[str, Any]] = {}
+        for name, site in runs[0].items():
+            each = [{k: run[name][k] for k in ("fn", "value")} for run in runs]
+            joined[name] = {**site, **join(each, torch.Size((axes.numel(),)))}
+        return joined
 
     def _axes(self, z: Latents) -> torch.Size:
         """The axes of `z` up to the rows: those that a site's value has beyond one chain's."""
@@ -224,51 +249,10 @@ class Program:
         return self._copies[name, axes]
 
 
-class Stop(Exception):
-    """Raised within a program when all that is asked of it has been drawn."""
-
-
-class Recorder(Messenger):
-    """Runs a program at given values of some sites, and keeps its sample sites by name."""
-
-    def __init__(self, values: Latents, until: frozenset[str]) -> None:
-        super().__init__()
-        self.values = values
-        self.until = until
-        self.sites: dict[str, dict[str, Any]] = {}
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.values:
-            msg["value"] = self.values[msg["name"]]
-            msg["done"] = True
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if not (site_is_subsample(msg) or is_recorded_only(msg)):
-            self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
-            if self.until and self.until <= self.sites.keys():
-                raise Stop
-
-
 def split_sites(sites: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the latent sites and the observed ones, `factor` statements among them."""
     observed = {name: site for name, site in sites.items() if site["is_observed"]}
     return {name: site for name, site in sites.items() if name not in observed}, observed
-
-
-def is_recorded_only(msg: Any) -> bool:
-    """Whether a sample site is a `pyro.deterministic`, which has a value and no density."""
-    return "_deterministic" in msg["infer"]
-
-
-def accepts_mask(fn: Callable[..., Any]) -> bool:
-    """Whether `fn` has a parameter named `mask`."""
-    fn = fn.forward if isinstance(fn, torch.nn.Module) else fn
-    function = getattr(fn, "__func__", fn)  # a method's, which lives as long as its class
-    with suppress(TypeError):  # not all that can be called has a hash
-        if (accepts := ACCEPTS_MASK.get(function)) is None:
-            ACCEPTS_MASK[function] = accepts = "mask" in inspect.signature(fn).parameters
-        return accepts
-    return "mask" in inspect.signature(fn).parameters
 
 
 def without_mask(d: Any) -> Any:

@@ -19,7 +19,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.inference.pyro.program import accepts_mask
+from ppl_vae.inference.pyro.findings import accepts_mask
 from ppl_vae.unit_activity import check_sites, dead_units, kept_units
 
 __all__ = ["prune"]

@@ -21,11 +21,12 @@ def multinomial(log_weight: Tensor, num_draws: int) -> Tensor:
     """Draw ancestors with replacement, proportionally to the weights of each row.
 
     Args:
-        log_weight: unnormalised log-weights, shape (C, P, B); -inf is never drawn.
+        log_weight: unnormalised log-weights, shape (C, P, B); -inf and NaN are never drawn where
+            there is another; of a row with inf these are drawn alone, equally often.
         num_draws: draws K per row.
 
     Returns:
-        Indices in [0, P), shape (C, K, B); 0 where a row has no finite weight.
+        Indices in [0, P), shape (C, K, B); 0 where a row has no weight.
     """
     return _search(_cumulative(log_weight), _uniform(log_weight, num_draws)).movedim(2, 1)
 
@@ -68,30 +69,41 @@ def residual(log_weight: Tensor, num_draws: int) -> Tensor:
 def independent(log_weight: Tensor, num_draws: int) -> Tensor:
     """Deal the proposals into K groups at random, and draw one from each: no common ancestors.
 
-    Not self-normalised over all proposals, so that its bias is that of P / K proposals. Arguments
-    as in `multinomial`.
+    Not self-normalised over all proposals, so that its bias is that of P / K proposals: below 2 K
+    of them some groups are of one, which is drawn whatever its weight. Give a kernel more
+    proposals (`num_prior`, `num_draws`). A group without weights draws from the whole row, and may
+    then share an ancestor. Arguments as in `multinomial`.
 
     Raises:
         ValueError: there are fewer proposals than draws.
     """
     num_chains, num_proposals, num_rows = log_weight.shape
     if num_proposals < num_draws:
-        raise ValueError(f"{num_proposals} proposals cannot be dealt into {num_draws} groups.")
+        raise ValueError(
+            f"{num_proposals} proposals cannot be dealt into {num_draws} groups: give the kernel "
+            "more of them (num_prior or num_draws)."
+        )
+    log_weight = _usable(log_weight)
     group = torch.arange(num_proposals, device=log_weight.device) % num_draws
     group = _shuffle(group.expand(num_chains, num_rows, num_proposals)).movedim(2, 1)
     own = group[:, None] == torch.arange(num_draws, device=group.device)[:, None, None]
-    at_least = torch.finfo(log_weight.dtype).min  # a group without weights draws among its own
-    masked = torch.where(own, log_weight[:, None].clamp_min(at_least), -torch.inf)
+    weighted = (log_weight > -torch.inf)[:, None]  # (C, 1, P, B)
+    anywhere = weighted.any(2, keepdim=True)
+    empty = ~(own & weighted).any(2, keepdim=True) & anywhere  # (C, K, 1, B)
+    log_weight = torch.where(anywhere, log_weight[:, None], 0.0)
+    masked = torch.where(own | empty, log_weight, -torch.inf)
     gumbel = -torch.empty_like(masked).exponential_().log()
-    return (masked + gumbel).argmax(2)
+    drawn = (masked + gumbel).argmax(2)
+    return _shuffle(drawn.movedim(1, 2)).movedim(2, 1)  # the larger groups fall to any draw
 
 
 def local(num_draws: int) -> Callable[..., Tensor]:
     """Return the scheme by which each particle draws among its own `num_draws` proposals alone.
 
     For `MultiDrawLAIRKernel`: its proposals come particle by particle, those of the prior last,
-    which are never drawn. Its bias is that of `num_draws` proposals. Source: Elvira et al. (2017),
-    Improving population Monte Carlo, local resampling.
+    which are not drawn. A particle none of whose own has a weight draws from the whole row. Its
+    bias is that of `num_draws` proposals. Source: Elvira et al. (2017), Improving population Monte
+    Carlo, local resampling.
 
     Args:
         num_draws: I, the kernel's.
@@ -106,7 +118,10 @@ def local(num_draws: int) -> Callable[..., Tensor]:
         own = _own_proposals(log_weight, num_particles, num_draws)  # (C, K, I, B)
         first = num_draws * torch.arange(num_particles, device=log_weight.device)[:, None]
         each = multinomial(own.flatten(0, 1), 1)
-        return first + each.reshape(len(log_weight), num_particles, -1)
+        drawn = first + each.reshape(len(log_weight), num_particles, -1)
+        anywhere = (log_weight > -torch.inf).any(1, keepdim=True)  # NaN counts as no weight
+        empty = ~(own > -torch.inf).any(2) & anywhere  # (C, K, B)
+        return torch.where(empty, multinomial(log_weight, num_particles), drawn)
 
     resample.__name__ = f"local({num_draws})"
     return resample
@@ -124,7 +139,16 @@ def _own_proposals(log_weight: Tensor, num_particles: int, num_draws: int) -> Te
     return own.reshape(num_chains, num_particles, num_draws, num_rows)
 
 
+def _usable(log_weight: Tensor) -> Tensor:
+    """Let NaN count as no weight, and infinite weights of a row equally, and alone."""
+    infinite = log_weight == torch.inf
+    finite = torch.where(log_weight.isnan(), -torch.inf, log_weight)
+    alone = torch.where(infinite, 0.0, -torch.inf).to(log_weight)
+    return torch.where(infinite.any(1, keepdim=True), alone, finite)
+
+
 def _weight(log_weight: Tensor) -> Tensor:
+    log_weight = _usable(log_weight)
     highest = log_weight.amax(1, keepdim=True)
     return (log_weight - torch.where(highest.isfinite(), highest, 0.0)).exp()
 

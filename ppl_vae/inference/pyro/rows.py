@@ -14,7 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
+from torch.distributions import (
+    Distribution,
+    MixtureSameFamily,
+    MultivariateNormal,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    IndependentTransform,
+    PowerTransform,
+    Transform,
+    _InverseTransform,
+)
 
 from ppl_vae.incomplete_data import is_column
 
@@ -146,6 +159,9 @@ def _map_distribution(
         elif isinstance(part, Distribution):
             parts = tuple(d.__dict__[name] for d in ds)
             out.__dict__[name] = _map_distribution(fn, parts, old, new)
+    if isinstance(ds[0], TransformedDistribution):
+        each = zip(*(d.transforms for d in ds), strict=True)
+        out.__dict__["transforms"] = [_map_transform(fn, ts) for ts in each]
     out.__dict__["_batch_shape"] = torch.Size((*new, *batch[len(old) :]))
     return out
 
@@ -156,11 +172,83 @@ def _with_full_batch(d: Any) -> Any:
         return type(d)(d.loc, scale_tril=d.scale_tril)
     if isinstance(d, MixtureSameFamily):
         return d.expand(d.batch_shape)
-    transforms = getattr(d, "transforms", ())
-    if any(isinstance(part, Tensor) for t in transforms for part in vars(t).values()):
-        raise NotImplementedError(
-            f"Rows cannot be chosen in a {type(d).__name__} whose transforms hold tensors; use the "
-            "distribution of the transformed variable itself, for example a Normal with loc and "
-            "scale."
-        )
+    if isinstance(d, TransformedDistribution) and any(map(_holds_tensors, d.transforms)):
+        shape = d.base_dist.batch_shape + d.base_dist.event_shape
+        out = copy.copy(d)
+        out.transforms = _all_with_full_shape(d.transforms, shape, type(d).__name__)
+        return out
     return d
+
+
+# --- transforms -----------------------------------------------------------------------------
+
+
+def _holds_tensors(t: Any) -> bool:
+    return any(isinstance(part, Tensor) or _holds_tensors(part) for part in _parts_of(t).values())
+
+
+def _parts_of(t: Any) -> dict[Any, Any]:
+    """What a transform is made of, but its inverse, which it may know and which knows it."""
+    if isinstance(t, list | tuple):
+        return dict(enumerate(t))
+    if not isinstance(t, Transform):
+        return {}
+    unlike = {"_cached_x_y"} if isinstance(t, _InverseTransform) else {"_cached_x_y", "_inv"}
+    return {name: part for name, part in vars(t).items() if name not in unlike}
+
+
+def _map_transform(fn: Callable[..., Tensor], ts: tuple[Any, ...]) -> Any:
+    """Map over the tensors of equal transforms, each of the full shape of what it is applied to."""
+    first = ts[0]
+    if not _holds_tensors(first):
+        return first
+    if isinstance(first, _InverseTransform):
+        return _map_transform(fn, tuple(t.inv for t in ts)).inv
+    out = _without_cache(first)
+    for name, part in vars(out).items():
+        if isinstance(part, Tensor):
+            vars(out)[name] = fn(*(vars(t)[name] for t in ts))
+        elif isinstance(part, Transform):
+            vars(out)[name] = _map_transform(fn, tuple(vars(t)[name] for t in ts))
+    if isinstance(first, ComposeTransform):
+        each = zip(*(t.parts for t in ts), strict=True)
+        out.parts = [_map_transform(fn, parts) for parts in each]
+    return out
+
+
+def _all_with_full_shape(ts: Sequence[Any], shape: torch.Size, owner: str) -> list[Any]:
+    out = []
+    for t in ts:
+        out.append(_with_full_shape(t, shape, owner))
+        shape = t.forward_shape(shape)
+    return out
+
+
+def _with_full_shape(t: Any, shape: torch.Size, owner: str) -> Any:
+    """Give every tensor of a transform the shape of what the transform is applied to."""
+    if not _holds_tensors(t):
+        return t
+    if isinstance(t, _InverseTransform):
+        return _with_full_shape(t.inv, t.forward_shape(shape), owner).inv
+    out = _without_cache(t)
+    if isinstance(t, ComposeTransform):
+        out.parts = _all_with_full_shape(t.parts, shape, owner)
+    elif isinstance(t, IndependentTransform):
+        out.base_transform = _with_full_shape(t.base_transform, shape, owner)
+    elif isinstance(t, AffineTransform | PowerTransform):
+        for name, part in vars(out).items():
+            vars(out)[name] = part.expand(shape) if isinstance(part, Tensor) else part
+    else:
+        raise NotImplementedError(
+            f"Rows cannot be chosen in a {owner} with a {type(t).__name__}, whose tensors need not "
+            "have one entry a row; use AffineTransform and PowerTransform, or the distribution of "
+            "the transformed variable itself, for example a Normal with loc and scale."
+        )
+    return out
+
+
+def _without_cache(t: Any) -> Any:
+    out = copy.copy(t)
+    out._inv, out._cached_x_y = None, (None, None)
+    vars(out).pop("sign", None)  # kept by a PowerTransform
+    return out

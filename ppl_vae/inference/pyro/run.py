@@ -4,6 +4,7 @@ import copy
 import time
 from typing import Any
 
+import numpy as np
 import pyro
 from pyro.infer.mcmc.api import MCMC as HostMCMC
 from pyro.infer.mcmc.api import _UnarySampler
@@ -11,10 +12,17 @@ from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.inference.pyro.kernel_state import KernelState, set_random_state
+from ppl_vae.inference.pyro.kernel_state import (
+    Complete,
+    KernelState,
+    LastDraws,
+    random_state,
+    set_random_state,
+)
 from ppl_vae.inference.pyro.mcmc import ProgramKernel, info_of, stack_info
+from ppl_vae.inference.pyro.program import Program
 from ppl_vae.inference.pyro.rows import map_tensors
-from ppl_vae.inference.pyro.starting import HandOver
+from ppl_vae.inference.pyro.starting import HandOver, origin_of
 
 __all__ = ["MCMC"]
 
@@ -43,8 +51,9 @@ class MCMC(HostMCMC):
             `initial_params` start every run that has no `init_params` of its own.
 
     Raises:
-        ValueError: if `chain_method` is unknown, or "vectorized" with a kernel of another library,
-            or `jit_compile` with another chain method.
+        ValueError: if a number is out of range, `chain_method` unknown, or "vectorized" with a
+            kernel of another library, or `jit_compile` with another chain method; by `run`, if
+            `post_warmup_state` is of another kernel, number of chains or data.
         NotImplementedError: by `run`, with `jit_compile`, if model or guide read values in Python.
 
     Example:
@@ -87,6 +96,10 @@ class MCMC(HostMCMC):
             raise ValueError(f"jit_compile compiles vectorized chains, not {chain_method} ones.")
         if warmup_steps is not None and num_warmup is not None:
             raise ValueError("Give warmup_steps or num_warmup, two names of one number, not both.")
+        _check_count("num_samples", num_samples, 1)
+        _check_count("num_chains", num_chains, 1)
+        _check_count("warmup_steps", 0 if warmup_steps is None else warmup_steps, 0)
+        _check_count("num_warmup", 0 if num_warmup is None else num_warmup, 0)
         self.chain_method = chain_method
         self.jit_compile = jit_compile
         self._init_params = host_options.pop("initial_params", None)
@@ -148,14 +161,16 @@ class MCMC(HostMCMC):
         self.wall_time = time.perf_counter() - began
         if isinstance(self.kernel, ProgramKernel):
             num_steps = self.warmup_steps + self.num_samples
-            self.last_state = self.kernel.state_at(self._samples, num_steps, start)
+            self.last_state = _last_draws(self.kernel, self._samples, num_steps, start)
 
     def _run_vectorized(self, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         num_warmup, began = self.warmup_steps, time.perf_counter()
         state = self.kernel.init(self.num_chains, start, args, kwargs, jit_compile=self.jit_compile)
         if self.post_warmup_state is not None:
+            self._check_goes_on(self.post_warmup_state, state)
             # A copy: histories are overwritten in place, and a state may be gone on from again.
             state, num_warmup = copy.deepcopy(self.post_warmup_state), 0
+            state = self.kernel.refresh(state)
             set_random_state(state.rng_state, state.z[self.kernel.site].device)
         draws: dict[str, Tensor] = {}
         infos: list[Any] = []
@@ -178,6 +193,27 @@ class MCMC(HostMCMC):
             made = {name: value[:, : len(infos)] for name, value in draws.items()}
             self._samples = made or None
             self._info = stack_info(infos, dim=1) if infos and infos[0] != () else ()
+
+    def _check_goes_on(self, state: KernelState, fresh: KernelState) -> None:
+        """Raise a `ValueError` where a state is not one of this kernel's chains on this data."""
+        if isinstance(state.chain, LastDraws):
+            return  # which the kernel refuses itself
+        kernel, num_chains = type(self.kernel).__name__, len(state.z[state.site])
+        if (state.kernel, state.site) != (kernel, self.kernel.site):
+            other = f"{state.kernel}, data site {state.site!r}, not {kernel}, {self.kernel.site!r}"
+        elif num_chains != self.num_chains:
+            other = f"{num_chains} chains, not {self.num_chains}"
+        elif isinstance(state.chain, Complete) != isinstance(fresh.chain, Complete) or not (
+            _completes(state.z[state.site], self.kernel.bind(self._args, self._kwargs))
+        ):
+            other = "other data: its completed rows are not those of what is observed here"
+        else:
+            return
+        raise ValueError(
+            f"post_warmup_state is of a run of {other}. A state goes on with the same kernel, "
+            "chains and data only; set it to None, and start the run at "
+            "`init_params=last_state.hand_over()`."
+        )
 
     def _one_after_another(self) -> _UnarySampler:
         options = self._host_options
@@ -204,6 +240,30 @@ class MCMC(HostMCMC):
         if self._samples is None:
             raise ValueError("There are no draws yet: call `run` first.")
         return select_samples(self._samples, num_samples, group_by_chain)
+
+
+def _last_draws(
+    kernel: ProgramKernel, draws: dict[str, Tensor], num_steps: int, start: Any
+) -> KernelState:
+    """Return what the host keeps of a run's last state: the last draws, to hand over."""
+    z = {name: value[:, -1] for name, value in draws.items()}
+    x = z.pop(kernel.site)
+    names = (kernel.site, type(kernel).__name__, origin_of(start))
+    return KernelState(LastDraws(x, z), (), random_state(x.device), num_steps, *names)
+
+
+def _check_count(name: str, number: Any, least: int) -> None:
+    is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    if not (is_number and number >= least):
+        raise ValueError(f"{name} must be an integer >= {least}, got {number!r}.")
+
+
+def _completes(x: Tensor, program: Program) -> bool:
+    """Whether completed rows, with any axes before them, hold all that is observed."""
+    if x.shape[x.ndim - program.x_obs.ndim :] != program.x_obs.shape:
+        return False
+    same = x == program.x_obs.to(x)
+    return bool((same | ~program.mask.to(x.device)).all())
 
 
 def _keep(draws: dict[str, Tensor], z: dict[str, Tensor], i: int, num_samples: int) -> None:

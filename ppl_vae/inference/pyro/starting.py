@@ -41,11 +41,12 @@ def starting_values(
             of copies; a population's first particle makes a single chain.
 
     Raises:
-        ValueError: names of no site, or values of another shape than the data's.
+        ValueError: names of no site, values of another shape than the data's, or a missing entry
+            that is NaN or infinite.
     """
     lead = (num_chains,) if num_particles is None else (num_chains, num_particles)
     z = program.propose_from_prior(lead)
-    x = program.impute(program.decode(z)[1])
+    x = program.impute(program.decode(z)[-1])
     shapes = {program.site: x.shape[len(lead) :]}
     shapes.update({name: value.shape[len(lead) :] for name, value in z.items()})
     if not handed:
@@ -57,6 +58,7 @@ def starting_values(
     }
     if program.site in fitted:
         x = torch.where(program.mask, program.x_obs, fitted.pop(program.site).to(x))
+        _refuse_undefined(program, x, len(lead))
     return x, fitted if z.keys() <= fitted.keys() else None
 
 
@@ -65,9 +67,20 @@ def within_prior(program: Program, z: Latents) -> Latents:
 
     A chain must not start there: p(x | z) need not exist, and x_m could not be drawn.
     """
-    log_prior, _ = program.decode(z)
+    log_prior, *_ = program.decode(z)
     z_prior = program.propose_from_prior(log_prior.shape[:-1])
     return select_rows(log_prior == -torch.inf, z_prior, z)
+
+
+def _refuse_undefined(program: Program, x: Tensor, num_axes: int) -> None:
+    bad = (~x.isfinite()).nonzero()
+    if len(bad):
+        index = tuple(bad[0].tolist())
+        raise ValueError(
+            f"init_params[{program.site!r}] is {x[index]} at chain {index[0]}, row "
+            f"{index[num_axes]}, where an entry is missing: start from finite values, for example "
+            "another run's `last_state.hand_over()`."
+        )
 
 
 def _check_names(handed: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:

@@ -15,14 +15,17 @@ __all__ = ["likelihood_within", "log_prob_within"]
 
 def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
     """Return log d(value), and -inf where `value` is outside of d's support."""
-    entry = _bounded_entry(d)
+    entry = _checkable_entry(d)
     if entry is None:
         return d.log_prob(value)
+    if entry.is_discrete and not value.is_floating_point():
+        value = value.to(d.mean.dtype)  # a Bernoulli's log density takes no integers
     inside = entry.check(value)
-    somewhere = biject_to(entry)(value.new_zeros(()))
-    log_prob = d.log_prob(torch.where(inside, value, somewhere))
-    if d.event_shape:
-        inside = inside.flatten(-len(d.event_shape)).all(-1)
+    checked = inside[..., None] if entry.event_dim else inside
+    log_prob = d.log_prob(torch.where(checked, value, _somewhere(entry, value)))
+    num_event = len(d.event_shape) - entry.event_dim
+    if num_event:
+        inside = inside.flatten(-num_event).all(-1)
     return torch.where(inside, log_prob, -torch.inf)
 
 
@@ -34,15 +37,25 @@ def likelihood_within(log_prior: Tensor, log_likelihood: Tensor) -> Tensor:
     return torch.where(log_prior == -torch.inf, -torch.inf, log_likelihood)
 
 
-def _bounded_entry(d: Distribution) -> Any:
-    """The interval that each entry lies in, or None for other supports."""
+def _checkable_entry(d: Distribution) -> Any:
+    """The interval or the discrete set that each entry lies in, or None for other supports."""
     try:
         support: Any = d.support
     except NotImplementedError:
         return None
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    no_interval = support is None or support is constraints.real
-    if no_interval or support.is_discrete or support.event_dim:
+    if support is None or support is constraints.real:
         return None
-    return support
+    return None if support.event_dim and not support.is_discrete else support
+
+
+def _somewhere(entry: Any, value: Tensor) -> Any:
+    """A value of the support, that entries of `value` can be replaced by."""
+    if not entry.is_discrete:
+        return biject_to(entry)(value.new_zeros(()))
+    if entry.event_dim:  # all of the counts in the first category, of which one-hot has one
+        first = torch.arange(value.shape[-1], device=value.device) == 0
+        return first * torch.as_tensor(getattr(entry, "upper_bound", 1)).to(value)[..., None]
+    bound = getattr(entry, "lower_bound", getattr(entry, "upper_bound", 0))
+    return torch.as_tensor(bound).to(value)

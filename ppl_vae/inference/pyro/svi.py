@@ -147,7 +147,8 @@ def prepare(
         held_out = check_rows(program, transform, seen, options.validation_mask, tuple(more), site)
     num_rows = len(rows.x)
     batch_size = min(options.batch_size, num_rows)
-    objective = find_objective(options.objective, site)
+    objective = copy.copy(find_objective(options.objective, site))
+    objective.scales_plates = False  # the loss is reported per row
     epochs = Epochs(model, guide, objective, num_rows, batch_size, options.shuffle, transform)
     descent = build_optimizer(
         options.optimizer, options.learning_rate, options.clip_norm, epochs.start(rows)

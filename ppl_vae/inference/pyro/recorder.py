@@ -1,0 +1,57 @@
+"""A run of a program at given values, and its sample sites."""
+
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+__all__ = ["Recorder", "Stop", "is_recorded_only"]
+
+
+class Stop(Exception):
+    """Raised within a program when all that is asked of it has been drawn."""
+
+
+class Recorder(Messenger):
+    """Runs a program at given values of some sites, and keeps its sample sites by name.
+
+    Plates take the first rows, for x holds no others, and one that runs over all `num_rows` rows of
+    the data runs over their `total` copies.
+    """
+
+    def __init__(
+        self, values: dict[str, Tensor], until: frozenset[str], num_rows: int, total: int
+    ) -> None:
+        super().__init__()
+        self.num_rows = num_rows
+        self.total = total
+        self.values = values
+        self.until = until
+        self.sites: dict[str, dict[str, Any]] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            msg["value"] = torch.arange(self._length(msg), device=msg["fn"].device)
+            msg["done"] = True
+        elif msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+
+    def _length(self, msg: Any) -> int:
+        if msg["fn"].subsample_size is not None:
+            return msg["fn"].subsample_size
+        length = msg["fn"].size if msg["value"] is None else len(msg["value"])
+        return self.total if length == self.num_rows else length
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not (site_is_subsample(msg) or is_recorded_only(msg)):
+            self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
+            if self.until and self.until <= self.sites.keys():
+                raise Stop
+
+
+def is_recorded_only(msg: Any) -> bool:
+    """Whether a sample site is a `pyro.deterministic`, which has a value and no density."""
+    return "_deterministic" in msg["infer"]
