@@ -249,7 +249,8 @@ def _of_rows(log_weights: NDArray, num_tail: int) -> NDArray:
     usable = np.isfinite(highest)
     weights = np.exp(np.where(usable, log_weights - np.where(usable, highest, 0), -np.inf))
     khat = np.where(usable[:, 0], np.inf, np.nan)
-    khat[usable[:, 0] & (weights.min(1, initial=1) > 1 - 1e-6)] = -np.inf
+    if log_weights.shape[1] > 1:  # one weight says nothing of the others
+        khat[usable[:, 0] & (weights.min(1, initial=1) > 1 - 1e-6)] = -np.inf
     if num_tail < MIN_TAIL:
         return khat
 

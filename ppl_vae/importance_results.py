@@ -13,9 +13,24 @@ from numpy.typing import NDArray
 from ppl_vae.importance import self_normalised, summarise_weights
 from ppl_vae.inference_data import Run, make_inference_data
 
-__all__ = ["arrange", "divergences", "tabulate"]
+__all__ = ["arrange", "divergences", "particle_numbers", "tabulate"]
 
 COMPLETED = "completed"
+
+
+def particle_numbers(num_particles: int | Sequence[int]) -> list[int]:
+    """Return one or several numbers of particles as a list, or raise a `ValueError`.
+
+    Example:
+        >>> particle_numbers(5), particle_numbers((1, 5))
+        ([5], [1, 5])
+    """
+    several = isinstance(num_particles, Sequence | np.ndarray)
+    numbers: list[Any] = [*num_particles] if several else [num_particles]  # type: ignore[misc]
+    for k in numbers or [None]:
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise ValueError(f"num_particles must be an integer >= 1 or several, got {k!r}.")
+    return numbers
 
 
 def tabulate(

@@ -271,8 +271,8 @@ def test_results_go_to_a_file(backend, tmp_path):
 
 
 def test_bad_arguments(backend):
-    for numbers in (0, (), (5, 0)):
-        with pytest.raises(ValueError, match="num_particles must be at least 1"):
+    for numbers in (0, (), (5, 0), 2.5, None, "5", (1, 2.5), True):
+        with pytest.raises(ValueError, match="num_particles must be an integer >= 1"):
             estimate(backend, "log_likelihood", wide(backend), num_particles=numbers)
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
         estimate(backend, "log_likelihood", wide(backend), num_particles=2, chunk_size=0)

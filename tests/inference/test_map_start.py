@@ -34,7 +34,7 @@ def mode_of(row):
 def test_it_is_the_mode(backend):
     pair = backend.programs.linear_gaussian(TRUTH)
     handed = map_start(backend, pair, num_chains=3, num_steps=400)
-    z, x = np.asarray(handed.values["z"]), np.asarray(handed.values["x"])
+    z, x = np.asarray(handed["z"]), np.asarray(handed["x"])
     assert (z.shape, x.shape) == ((3, 2, 2), (3, 2, 5))
     np.testing.assert_allclose(z, np.stack([[mode_of(0), mode_of(1)]] * 3), atol=2e-3)
     assert (x[:, MASK] == X[MASK]).all()
@@ -58,7 +58,7 @@ def test_more_particles_find_the_better_mode(backend):
 
     x = np.tile(np.array([0.0, 1.0, np.nan], "float32"), (40, 1))
     one, many = (
-        np.asarray(map_start(backend, (model, guide), x, num_particles=n).values["z"]).ravel()
+        np.asarray(map_start(backend, (model, guide), x, num_particles=n)["z"]).ravel()
         for n in (1, 12)
     )
     assert 0.2 < (one > 0).mean() < 0.8
@@ -80,7 +80,7 @@ def test_constrained_latents_stay_in_their_support(backend):
 
     x = np.array([[1.2, np.nan], [9.0, np.nan], [-9.0, np.nan]], "float32")
     handed = map_start(backend, (model, guide), x, num_steps=300)
-    z = np.asarray(handed.values["z"]).ravel()
+    z = np.asarray(handed["z"]).ravel()
     np.testing.assert_allclose(z, [0.4, 1, 0], atol=0.02)
     assert ((z >= 0) & (z <= 1)).all()
 

@@ -8,7 +8,7 @@ import pytest
 from gaussian_chains import ONE
 from host_words import words
 from kernel_parts import both_backends, double_precision, module, real
-from objective_runs import assert_unbiased, gradients, loss_and_gradient
+from objective_runs import assert_unbiased, gradients, loss_and_gradient, losses
 from scipy.special import expit
 
 RNG = np.random.default_rng(0)
@@ -173,6 +173,27 @@ def test_bad_numbers_of_particles(backend, name):
 def test_bad_settings(backend, name, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(backend.api, name)(**options)
+
+
+def test_settings_may_be_numpys_numbers(backend):
+    assert backend.api.CIWAE(beta=np.float32(0.5)).beta == 0.5
+    assert backend.api.Renyi(alpha=np.float32(0.5)).alpha == 0.5
+
+
+def test_gdreg_names_the_site_that_it_cannot_draw_again(backend):
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", len(x)):
+            z = ppl.sample("z", ppl.dist.Uniform(0 * x[:, 0], 1.0))
+            ppl.sample("x", ppl.dist.Normal(z[:, None] + 0 * x, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Uniform(0 * x[:, 0] + 0.2, 0.8))
+
+    with pytest.raises(NotImplementedError, match=r"draws site 'z' from a Uniform.*DReG\(\)"):
+        losses(backend, backend.api.GDReG(num_particles=3), (model, guide), X)
 
 
 def test_pyros_svi_evaluates_without_gradients():

@@ -58,10 +58,11 @@ def test_files_of_methods_have_the_same_names(file):
 
 ONLY_NUMPYRO = {  # `row_tensors` in Pyro; log p(x | z) in two parts, which torch gains nothing by
     "row_arrays", "Scored", "fixed_log_prob", "score", "twice_varying_log_prob", "varying_log_prob",
+    "refuse_undefined",
 }  # fmt: skip
 ONLY_PYRO = {  # NumPyro has `vmap`, and takes numpy arrays for its own
     "as_tensor", "fold_rows", "join", "map_tensors", "repeat_rows", "row_tensors", "unfold_rows",
-    "stack_info",
+    "stack_info", "LastDraws", "origin_of", "random_state", "set_random_state",
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """What training asks of a program, and subsampled plates: in the objectives, `fit` and SVI."""
 
+import warnings
+
 import numpy as np
 import pytest
 from host_words import words
@@ -175,3 +177,29 @@ def test_a_scale_of_the_whole_program_is_the_hosts(backend):
     scaled = tuple(ppl.handlers.scale(fn, scale=0.01) for fn in pair)
     loss = loss_of(backend, backend.api.IWAE(num_particles=3), scaled, MANY[:S])
     np.testing.assert_allclose(loss, -0.01 * log_evidence(MANY[:S]).sum(), rtol=1e-4)
+
+
+def test_noise_is_not_taken_for_a_program_that_cannot_be_copied():
+    """Dropout makes densities differ between any two runs; no warning, which would be an error."""
+    pytest.importorskip("pyro")
+    import pyro
+    import torch
+    from pyro import distributions as dist
+
+    from ppl_vae.pyro import IWAE
+
+    net = torch.nn.Sequential(torch.nn.Linear(3, 50), torch.nn.Dropout(0.5), torch.nn.Linear(50, 1))
+
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z[:, None] + 0 * x, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(net(x)[:, 0], 1.0))
+
+    pyro.set_rng_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(IWAE(num_particles=3).loss(model, guide, torch.ones(5, 3)))

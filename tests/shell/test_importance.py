@@ -111,6 +111,7 @@ def test_without_a_tail():
     one = np.where(np.arange(100) == 7, 0.0, -np.inf)
     broken = np.where(np.arange(100) == 7, np.nan, weights(100, 0.3))
     assert pareto_khat(equal) == -np.inf
+    assert pareto_khat(equal[:1]) == np.inf  # one weight
     assert np.isnan(pareto_khat(none))
     assert pareto_khat(one) == np.inf
     assert np.isnan(pareto_khat(broken))

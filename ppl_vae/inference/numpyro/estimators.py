@@ -18,6 +18,7 @@ import xarray as xr
 from jax import Array, random
 
 from ppl_vae.importance import summarise_weights
+from ppl_vae.importance_results import particle_numbers
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Program, split_data
 from ppl_vae.inference.numpyro.row_blocks import block_of, over_blocks
@@ -262,11 +263,7 @@ def check_at_least(least: int, **numbers: Any) -> None:
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
-    numbers = (
-        [num_particles] if isinstance(num_particles, int | np.integer) else list(num_particles)
-    )
-    if not numbers or min(numbers) < 1:
-        raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
+    numbers = particle_numbers(num_particles)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
     return numbers

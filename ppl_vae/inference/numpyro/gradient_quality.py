@@ -15,6 +15,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ppl_vae.gradients import Moments, summarise_gradients
+from ppl_vae.importance_results import particle_numbers
 from ppl_vae.inference.numpyro.named_objectives import find_objective
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.particles import check_num_particles
@@ -31,7 +32,7 @@ def gradient_quality(
     x: Any,
     *args: Any,
     objectives: Sequence[str | Objective] = ("iwae", "dreg"),
-    num_particles: Sequence[int] = (1, 5, 50),
+    num_particles: int | Sequence[int] = (1, 5, 50),
     num_draws: int = 100,
     mask: Any = None,
     site: str = "x",
@@ -51,7 +52,7 @@ def gradient_quality(
         x: data, shape (rows, *event), NaN where missing.
         *args: further arguments of model and guide.
         objectives: names as in `fit`, or objectives of this library.
-        num_particles: draws a row, K; each objective is measured with each.
+        num_particles: draws a row, K, one or several; each objective is measured with each.
         num_draws: gradients to draw, at least 2.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
         site: name of the data site.
@@ -76,6 +77,7 @@ def gradient_quality(
     check_data(x, mask, site=site)
     named = check_objectives(objectives, site)
     check_num_draws(num_draws)
+    numbers = particle_numbers(num_particles)
     x, mask = split_data(jnp.asarray(x), mask)
     pair, given = _parts(program)
     key_start, key_draws = random.split(key)
@@ -88,9 +90,9 @@ def gradient_quality(
     moments = {
         (name, k): _moments(jax.grad(loss, 1), with_particles(name, objective, k), start, keys)
         for name, objective in named.items()
-        for k in num_particles
+        for k in numbers
     }
-    return summarise_gradients(moments, list(named), list(num_particles))
+    return summarise_gradients(moments, list(named), numbers)
 
 
 def _moments(

@@ -6,6 +6,7 @@ Shapes: K particles, B rows.
 from math import isfinite
 from typing import Any
 
+import numpy as np
 from jax import Array
 
 from ppl_vae.inference.numpyro.importance_weighted import IWAE
@@ -55,9 +56,8 @@ class CIWAE(IWAE):
         super().__init__(
             num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
         )
-        if not isinstance(beta, Schedule) and not (
-            isinstance(beta, int | float) and 0 <= beta <= 1
-        ):
+        is_number = isinstance(beta, int | float | np.number)
+        if not (isinstance(beta, Schedule) or (is_number and 0 <= beta <= 1)):
             raise ValueError(
                 f"beta must be between 0 (IWAE) and 1 (ELBO), or a schedule, got {beta!r}."
             )
@@ -109,7 +109,7 @@ class Renyi(IWAE):
         super().__init__(
             num_particles=num_particles, kl_weight=kl_weight, chunk_size=chunk_size, site=site
         )
-        if not isinstance(alpha, int | float) or not isfinite(alpha):
+        if not isinstance(alpha, int | float | np.number) or not isfinite(alpha):
             raise ValueError(f"alpha must be a finite number, got {alpha!r}.")
         self.alpha = alpha
 

@@ -22,6 +22,9 @@ class HandOver:
     values: dict[str, Array]  # completed rows and latents by site
     origin: str
 
+    def __getitem__(self, site: str) -> Array:
+        return self.values[site]
+
 
 def starting_values(
     key: Array, program: Program, num_particles: int | None, handed: dict[str, Array] | None

@@ -153,11 +153,12 @@ class ACMWGKernel(ProgramKernel):
 
     def __init__(self, model, guide, *, site="x", prior_probability=0.05, history_size=20) -> None:
         super().__init__(model, guide, site=site)
-        if not 0 <= prior_probability <= 1:
-            raise ValueError(f"prior_probability must lie in [0, 1], got {prior_probability}.")
+        is_number = isinstance(prior_probability, int | float | np.number)
+        if not (is_number and 0 <= prior_probability <= 1):
+            raise ValueError(f"prior_probability must lie in [0, 1], got {prior_probability!r}.")
         if not (isinstance(history_size, int | np.integer) and history_size >= 1):
             raise ValueError(f"history_size must be an integer >= 1, got {history_size}.")
-        self.prior_probability = prior_probability
+        self.prior_probability = float(prior_probability)
         self.history_size = int(history_size)
 
     def starting_values(

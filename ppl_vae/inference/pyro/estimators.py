@@ -17,6 +17,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_vae.importance import summarise_weights
+from ppl_vae.importance_results import particle_numbers
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Program, split_data
@@ -255,11 +256,7 @@ def check_at_least(least: int, **numbers: Any) -> None:
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
-    numbers = (
-        [num_particles] if isinstance(num_particles, int | np.integer) else list(num_particles)
-    )
-    if not numbers or min(numbers) < 1:
-        raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
+    numbers = particle_numbers(num_particles)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
     return numbers

@@ -27,7 +27,8 @@ def learn_to_fold(program: Program) -> None:
             known = findings(fn)
             if known.cannot_fold:
                 continue
-            once, again = (_densities(role, program, program.x_obs, z) for _ in range(2))
+            copies = program.x_obs.clone(), program.x_obs.clone()  # one x would be run once
+            once, again = (_densities(role, program, copy, z) for copy in copies)
             try:
                 folded = _densities(role, program, x, twice)
             except Exception:  # whatever the program raises at shapes that it does not know

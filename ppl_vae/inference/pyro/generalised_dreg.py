@@ -67,10 +67,10 @@ class GDReG(DReG):
         """Return what has the gradient for the model, shape (K, B)."""
         share = draws.share
         z = without_gradient(without_zeros(share, draws.z))
+        redrawn = redraw_all(draws.model, z)
         log_prior = log_prob(at(draws.model, z))
         slope_q = only(share > 0, slopes(draws.terms.log_q, draws.z))
         slope_p = slopes(log_prior, z)
-        redrawn = redraw_all(draws.model, z)
 
         of_densities = inner(slope_q, redrawn) - inner(slope_p, redrawn)
         reparameterised = (1 - share) * inner(draws.slope, redrawn) + of_densities

@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_vae.gradients import Moments, summarise_gradients
+from ppl_vae.importance_results import particle_numbers
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.named_objectives import find_objective
 from ppl_vae.inference.pyro.objectives import Objective
@@ -29,7 +30,7 @@ def gradient_quality(
     x: Any,
     *args: Any,
     objectives: Sequence[str | Objective] = ("iwae", "dreg"),
-    num_particles: Sequence[int] = (1, 5, 50),
+    num_particles: int | Sequence[int] = (1, 5, 50),
     num_draws: int = 100,
     mask: Any = None,
     site: str = "x",
@@ -48,7 +49,7 @@ def gradient_quality(
         x: data, shape (rows, *event), NaN where missing.
         *args: further arguments of model and guide.
         objectives: names as in `fit`, or objectives of this library.
-        num_particles: draws a row, K; each objective is measured with each.
+        num_particles: draws a row, K, one or several; each objective is measured with each.
         num_draws: gradients to draw, at least 2.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
         site: name of the data site.
@@ -74,6 +75,7 @@ def gradient_quality(
     check_data(as_numpy(x), as_numpy(mask), site=site)
     named = check_objectives(objectives, site)
     check_num_draws(num_draws)
+    numbers = particle_numbers(num_particles)
     x, mask = split_data(x, mask)
     args = row_tensors(args, x)
     program = program.program if isinstance(program, Fitted) else program
@@ -85,9 +87,9 @@ def gradient_quality(
     moments = {
         (name, k): _moments(loss, with_particles(name, objective, k), num_draws)
         for name, objective in named.items()
-        for k in num_particles
+        for k in numbers
     }
-    return summarise_gradients(moments, list(named), list(num_particles))
+    return summarise_gradients(moments, list(named), numbers)
 
 
 def _moments(loss: Callable[[Objective], Tensor], objective: Objective, num_draws: int) -> Moments:
