@@ -182,7 +182,7 @@ def _data_groups(
     dims = ("row", *event_dims)
     return {
         "observed_data": xr.Dataset({site: (dims, np.where(mask, x, np.nan))}),
-        "constant_data": xr.Dataset({"mask": (dims, mask), **_constants(constants, len(x))}),
+        "constant_data": xr.Dataset({"mask": (dims, mask), **_constants(constants, x, dims)}),
     }
 
 
@@ -245,18 +245,19 @@ def _statistic(run: Run, name: str, value: NDArray, has_particles: bool) -> Any:
     return ("chain", "draw", "row"), _flat(value, True)
 
 
-def _constants(constants: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
-    variables = {}
+def _constants(constants: Mapping[str, Any], x: NDArray, dims: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the program as variables; one with the name of a dimension is an `arg_<name>`."""
+    variables, num_rows = {}, len(x)
     for name, value in constants.items():
         try:
             value = np.asarray(value)
-        except ValueError:  # a tuple of arrays of different shapes
+        except (TypeError, ValueError):  # a random key, a tuple of arrays of different shapes
             continue
         if value.dtype == object:
             continue  # no array: it has no place in a NetCDF file
         first = "row" if value.ndim and len(value) == num_rows else f"{name}_dim_0"
         names = [first, *(f"{name}_dim_{i}" for i in range(1, value.ndim))][: value.ndim]
-        variables[name] = (tuple(names), value)
+        variables[f"arg_{name}" if name in dims else name] = (tuple(names), value)
     return variables
 
 

@@ -33,7 +33,11 @@ OWN_TESTS = {  # of methods that no other file tests
     "importance_weighted.py": ("tests/inference/test_objectives.py",),
     "weighted_draws.py": ("tests/inference/test_estimators.py",),
     "doubly_reparameterised.py": ("tests/inference/test_gradient_estimators.py",),
-    "objectives.py": ("tests/inference/test_objectives.py",),
+    "objectives.py": (
+        "tests/inference/test_training_batch.py",
+        "tests/inference/test_objectives.py",
+    ),
+    "program.py": ("tests/inference/test_other_observed_sites.py",),
     "particles.py": (
         "tests/inference/test_particles.py",
         "tests/inference/test_weightless_particles.py",
@@ -223,6 +227,17 @@ MUTANTS = {
             "return sum(self.log_prior.values(), self.log_observed)",
             "return self.log_observed",
         ),
+    },
+    "other observed sites taken for a part of the prior": {
+        "both": (
+            "program.py",
+            "latent, observed = split_sites(sites)",
+            "latent, observed = sites, {}",
+        ),
+    },
+    "rows of a subsampled plate count once": {
+        "numpyro": ("objectives.py", "-scale * objective", "-objective"),
+        "pyro": ("objectives.py", "-scale * objective", "-objective"),
     },
     "key reused": {
         "numpyro": (

@@ -163,3 +163,23 @@ def test_errors_say_what_was_expected():
         to_inference_data(object())
     with pytest.raises(ValueError, match="no results of `to_inference_data`"):
         completed({"posterior": {}})
+
+
+def test_arguments_without_a_place_or_with_a_dimensions_name(backend, fitted):
+    """A random key is no array, and `row` is where the rows' labels are."""
+
+    def ignoring(fn):
+        return lambda x, row, key: fn(x)
+
+    key = object()
+    if backend.name == "numpyro":
+        from jax import random
+
+        key = random.key(3)
+    kernel = backend.api.MWGKernel(ignoring(fitted.model), ignoring(fitted.guide))
+    numbers = backend.array(np.array([5.0, 6.0, 7.0], "float32"))
+    mcmc = backend.run(kernel, backend.array(X), row=numbers, key=key, num_samples=3)
+    idata = to_inference_data(mcmc)
+    np.testing.assert_array_equal(idata["constant_data"]["arg_row"], [5, 6, 7])
+    np.testing.assert_array_equal(idata["constant_data"]["row"], [0, 1, 2])
+    assert "key" not in idata["constant_data"]
