@@ -246,7 +246,7 @@ def _statistic(run: Run, name: str, value: NDArray, has_particles: bool) -> Any:
 
 
 def _constants(constants: Mapping[str, Any], x: NDArray, dims: Sequence[str]) -> dict[str, Any]:
-    """Arguments of the program as variables; one with the name of a dimension is an `arg_<name>`."""
+    """The program's arguments as variables; with a dimension's name they are `arg_<name>`."""
     variables, num_rows = {}, len(x)
     for name, value in constants.items():
         try:

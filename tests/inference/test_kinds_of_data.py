@@ -90,3 +90,24 @@ def test_a_site_that_the_model_has_not_is_named_in_training(backend, objective):
         backend.fit(pair, FILLED, objective=objective, num_steps=2)
     with pytest.raises(ValueError, match=r"no observed site 'x'"):
         run(backend, pair)
+
+
+def test_pyro_says_what_type_the_data_should_have():
+    """A data frame holds doubles, torch's nets floats."""
+    pyro, torch = pytest.importorskip("pyro"), pytest.importorskip("torch")
+    from ppl_vae.pyro import MCMC, MWGKernel
+
+    net = torch.nn.Linear(2, 1)
+
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(x)), 1.0))
+            likelihood = pyro.distributions.Normal(z[:, None].expand(-1, 2), 1.0)
+            pyro.sample("x", likelihood.to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(net(x)[:, 0], 1.0))
+
+    with pytest.raises(ValueError, match=r"x is torch\.float64.*x\.float\(\)"):
+        MCMC(MWGKernel(model, guide), 2).run(np.array([[0.5, np.nan], [1.0, 2.0]]))

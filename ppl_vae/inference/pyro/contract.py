@@ -71,8 +71,15 @@ def _run(program: Program, role: str) -> dict[str, Any]:
         raise ValueError(
             f"The {role} could not be run on data of shape {tuple(program.x_obs.shape)}, "
             "(rows, *event): "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_remedy(error, program)}"
         ) from error
+
+
+def _remedy(error: Exception, program: Program) -> str:
+    if "dtype" not in str(error):
+        return ""
+    dtype = program.x_obs.dtype
+    return f"\nx is {dtype}: pass it in the type of the program's weights, such as `x.float()`."
 
 
 class _Refused(ValueError):
