@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Findings", "accepts_mask", "findings"]
+__all__ = ["Findings", "accepts_mask", "findings", "identity"]
 
 
 @dataclass
@@ -27,14 +27,18 @@ KNOWN: dict[tuple[int, Any], tuple[Any, Findings]] = {}
 
 def findings(fn: Callable[..., Any]) -> Findings:
     """Return what is known of a model or a guide, to be read and added to."""
-    owner, method = getattr(fn, "__self__", fn), getattr(fn, "__func__", None)
-    key = (id(owner), method)
+    owner, key = getattr(fn, "__self__", fn), identity(fn)
     if key not in KNOWN:
         try:
             KNOWN[key] = weakref.ref(owner, lambda _: KNOWN.pop(key, None)), Findings()
         except TypeError:  # a class with slots, of which nothing can be remembered
             return Findings()
     return KNOWN[key][1]
+
+
+def identity(fn: Callable[..., Any]) -> tuple[int, Any]:
+    """Return what tells a function from others; a method is another object at each access."""
+    return id(getattr(fn, "__self__", fn)), getattr(fn, "__func__", None)
 
 
 def accepts_mask(fn: Callable[..., Any]) -> bool:

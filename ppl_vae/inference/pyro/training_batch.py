@@ -13,7 +13,7 @@ from pyro.distributions import Independent, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-from ppl_vae.inference.pyro.findings import findings
+from ppl_vae.inference.pyro.findings import findings, identity
 from ppl_vae.inference.pyro.folding import learn_to_fold
 from ppl_vae.inference.pyro.program import Program
 from ppl_vae.inference.pyro.recorder import is_recorded_only
@@ -40,8 +40,8 @@ def take_batch(program: Program) -> tuple[Program, float]:
             scales that differ between sites; masked latents; plates of another size than x.
     """
     num_rows = len(program.x_obs)
-    guide = getattr(program.guide, "__self__", program.guide)
-    known, key = findings(program.model).batches, (id(guide), num_rows)
+    known = findings(program.model).batches
+    key = (identity(program.guide), num_rows)
     if key not in known:
         with torch.random.fork_rng(), torch.no_grad():
             known[key] = _examine(program)
