@@ -8,10 +8,10 @@ https://arxiv.org/abs/2308.09078
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.entry_bounds import check_bounds, check_shape
 from ppl_vae.inference.pyro import pseudo_gibbs
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -81,34 +81,6 @@ def step(
     x, clipped, diverging = clip(x, state.x, state.low, state.high, program.mask)
     info = ClippedPseudoGibbsInfo(of_draw.lp, clipped, diverging)
     return ClippedPseudoGibbsState(x, z, state.low, state.high), info
-
-
-def check_bounds(bounds: Any) -> None:
-    """Raise a `ValueError` unless `bounds` is a pair of numbers or arrays with low <= high."""
-    try:
-        low, high = (np.asarray(bound, float) for bound in bounds)
-        ordered = low <= high
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "bounds must be (low, high) with low <= high, each a number or an array of one row's "
-            f"shape, got {bounds}."
-        ) from error
-    if np.isnan(low).any() or np.isnan(high).any():
-        raise ValueError(f"bounds are NaN somewhere: use -inf or inf where none is, got {bounds}.")
-    if not ordered.all():
-        raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
-
-
-def check_shape(bounds: Any, event_shape: tuple[int, ...]) -> None:
-    """Raise a `ValueError` unless both bounds fit one row."""
-    for name, bound in zip(("low", "high"), bounds, strict=True):
-        try:
-            np.broadcast_to(np.asarray(bound), event_shape)
-        except ValueError as error:
-            raise ValueError(
-                f"bounds must be numbers or arrays of one row's shape {event_shape}, got {name} of "
-                f"shape {np.shape(bound)}."
-            ) from error
 
 
 class ClippedPseudoGibbsKernel(ProgramKernel):

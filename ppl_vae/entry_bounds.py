@@ -1,0 +1,35 @@
+"""Bounds of a row's entries, as a user gives them: checked once for both twins."""
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["check_bounds", "check_shape"]
+
+
+def check_bounds(bounds: Any) -> None:
+    """Raise a `ValueError` unless `bounds` is a pair of numbers or arrays with low <= high."""
+    try:
+        low, high = (np.asarray(bound, float) for bound in bounds)
+        ordered = low <= high
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "bounds must be (low, high) with low <= high, each a number or an array of one row's "
+            f"shape, got {bounds}."
+        ) from error
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise ValueError(f"bounds are NaN somewhere: use -inf or inf where none is, got {bounds}.")
+    if not ordered.all():
+        raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
+
+
+def check_shape(bounds: Any, event_shape: tuple[int, ...]) -> None:
+    """Raise a `ValueError` unless both bounds fit one row."""
+    for name, bound in zip(("low", "high"), bounds, strict=True):
+        try:
+            np.broadcast_to(np.asarray(bound), event_shape)
+        except ValueError as error:
+            raise ValueError(
+                f"bounds must be numbers or arrays of one row's shape {event_shape}, got {name} of "
+                f"shape {np.shape(bound)}."
+            ) from error
