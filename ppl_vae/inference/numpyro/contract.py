@@ -47,9 +47,9 @@ def check_program(key: Array, program: Program) -> None:
     _check_hidden_entries(program, found.hidden)
     refuse_altered(program, found.altered)
     refuse_outside(program.x_obs, found.outside, program.site)
-    for role, changes in found.changes.items():
+    for message, changes in found.changes.items():
         for change in changes:
-            _check_change(role, *change)
+            _check_change(message, *change)
 
 
 class _Findings(NamedTuple):
@@ -60,7 +60,7 @@ class _Findings(NamedTuple):
     hidden: Array  # observed entries that the model masks, (B, *event)
     altered: Array  # observed entries that the model replaces by something else, (B, *event)
     outside: Array  # observed entries outside the likelihood's support, (B, *event)
-    changes: dict[str, list[tuple[Array, Array]]]  # log densities of rows that must stay, by role
+    changes: dict[str, list[tuple[Array, Array]]]  # what must stay, by the message if not
 
 
 def _trace(key: Array, program: Program) -> _Findings:
@@ -226,32 +226,34 @@ def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Ar
     log_q, log_p = program.log_proposal(z, x), log_joint(z)
     first_new, rest_new = x.at[0].set(x_new[0]), x_new.at[0].set(x[0])
     return {
-        "model's missing entries": [(log_p, log_joint(z, replace(program, x_obs=x)))],
-        "guide": [
+        _READS_MISSING: [(log_p, log_joint(z, replace(program, x_obs=x)))],
+        _COUPLED.format(role="guide"): [
             (log_q.at[0].set(0), program.log_proposal(z, first_new).at[0].set(0)),
             (log_q[:1], program.log_proposal(z, rest_new)[:1]),
         ],
-        "model": [
+        _COUPLED.format(role="model"): [
             (log_p.at[0].set(0), log_joint(first_and_rest(other, z)).at[0].set(0)),
             (log_p[:1], log_joint(first_and_rest(z, other))[:1]),
         ],
     }
 
 
-def _check_change(role: str, before: Array, after: Array) -> None:
+_COUPLED = (
+    "The rows of the {role} are not independent: changing other rows changed the log density of "
+    "row {{row}} by {{difference:.3g}}. Remove what couples rows, for example batch normalisation "
+    "in training mode or a mean over the batch."
+)
+_READS_MISSING = (
+    "The model's densities of row {row} change with what is missing of x, by {difference:.3g}: no "
+    "density of x_m given x_o follows from it. Let the model use x as `obs=x` and for its shape "
+    "alone."
+)
+
+
+def _check_change(message: str, before: Array, after: Array) -> None:
     with np.errstate(invalid="ignore"):  # data without density change nothing, -inf less -inf
         difference = np.abs(np.asarray(before) - np.asarray(after))
     changed = difference > 1e-3 * (1 + np.abs(np.asarray(before)))
     if changed.any():
         row = int(changed.argmax())
-        if role == "model's missing entries":
-            raise ValueError(
-                f"The model's densities of row {row} change with what is missing of x, by "
-                f"{float(difference[row]):.3g}: no density of x_m given x_o follows from it. Let "
-                "the model use x as `obs=x` and for its shape alone."
-            )
-        raise ValueError(
-            f"The rows of the {role} are not independent: changing other rows changed the log "
-            f"density of row {row} by {float(difference[row]):.3g}. Remove what couples rows, for "
-            "example batch normalisation in training mode or a mean over the batch."
-        )
+        raise ValueError(message.format(row=row, difference=float(difference[row])))

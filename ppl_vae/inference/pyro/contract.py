@@ -185,23 +185,24 @@ def _check_dtype(program: Program, likelihood: Distribution) -> None:
 
 def _check_what_changes(program: Program) -> None:
     """Change row 0, all rows but row 0, and what is missing: other densities must stay."""
+    of_guide, of_model = (_COUPLED.format(role=role) for role in ("guide", "model"))
     *_, likelihood = program.decode(program.propose_from_prior(()))
     x = program.impute(likelihood)
     z = program.propose(x)
     x_new = complete(likelihood, program.x_obs, torch.zeros_like(program.mask))
     log_q = program.log_proposal(z, x)
     first_new, rest_new = torch.cat([x_new[:1], x[1:]]), torch.cat([x[:1], x_new[1:]])
-    _refuse_if_changed("guide", log_q, program.log_proposal(z, first_new), slice(1, None))
-    _refuse_if_changed("guide", log_q, program.log_proposal(z, rest_new), slice(0, 1))
+    _refuse_if_changed(of_guide, log_q, program.log_proposal(z, first_new), slice(1, None))
+    _refuse_if_changed(of_guide, log_q, program.log_proposal(z, rest_new), slice(0, 1))
 
     other = program.propose(x)
     joint = _joint(program, z, x)
     z_first_new = {name: torch.cat([other[name][:1], z[name][1:]]) for name in z}
-    _refuse_if_changed("model", joint, _joint(program, z_first_new, x), slice(1, None))
+    _refuse_if_changed(of_model, joint, _joint(program, z_first_new, x), slice(1, None))
     z_rest_new = {name: torch.cat([z[name][:1], other[name][1:]]) for name in z}
-    _refuse_if_changed("model", joint, _joint(program, z_rest_new, x), slice(0, 1))
+    _refuse_if_changed(of_model, joint, _joint(program, z_rest_new, x), slice(0, 1))
     filled = _joint(replace(program, x_obs=x), z, x)
-    _refuse_if_changed("model's missing entries", joint, filled, slice(0, None))
+    _refuse_if_changed(_READS_MISSING, joint, filled, slice(0, None))
 
 
 def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
@@ -209,20 +210,22 @@ def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
     return log_prior + log_others + log_prob(likelihood, x)
 
 
-def _refuse_if_changed(role: str, before: Tensor, after: Tensor, unchanged: slice) -> None:
+_COUPLED = (
+    "The rows of the {role} are not independent: changing other rows changed the log density of "
+    "row {{row}} by {{difference:.3g}}. Remove what couples rows, for example batch normalisation "
+    "in training mode or a mean over the batch."
+)
+_READS_MISSING = (
+    "The model's densities of row {row} change with what is missing of x, by {difference:.3g}: no "
+    "density of x_m given x_o follows from it. Let the model use x as `obs=x` and for its shape "
+    "alone."
+)
+
+
+def _refuse_if_changed(message: str, before: Tensor, after: Tensor, unchanged: slice) -> None:
     difference = (before - after).abs()[unchanged]
     changed = difference > 1e-3 * (1 + before[unchanged].abs())
     if changed.any():
         at = int(changed.to(torch.int).argmax())
-        if role == "model's missing entries":
-            raise ValueError(
-                f"The model's densities of row {at} change with what is missing of x, by "
-                f"{float(difference[at]):.3g}: no density of x_m given x_o follows from it. Let "
-                "the model use x as `obs=x` and for its shape alone."
-            )
-        raise ValueError(
-            f"The rows of the {role} are not independent: changing other rows changed the log "
-            f"density of row {at + unchanged.start} by {float(difference[at]):.3g}. Remove what "
-            "couples rows, for example batch normalisation in training mode or a mean over the "
-            "batch."
-        )
+        told = {"row": at + unchanged.start, "difference": float(difference[at])}
+        raise ValueError(message.format(**told))
