@@ -11,7 +11,18 @@ torch = pytest.importorskip("torch")
 import pyro.distributions as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
-from ppl_vae.pyro import ELBO, IWAE, RWS, STL, DReG, GDReG, RWSDReG, fit  # noqa: E402
+from ppl_vae.pyro import (  # noqa: E402
+    ELBO,
+    IWAE,
+    MCMC,
+    RWS,
+    STL,
+    DReG,
+    GDReG,
+    MWGKernel,
+    RWSDReG,
+    fit,
+)
 
 X = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
 SAME = [DReG, GDReG, RWS, RWSDReG]
@@ -105,3 +116,28 @@ def test_recorded_steps_say_that_they_cannot_repeat_masks(num_particles):
     objective = DReG(num_particles=num_particles)
     with pytest.raises(NotImplementedError, match=r"jit_compile cannot repeat.*IWAE"):
         fit((model, guide), X, objective=objective, num_steps=2, jit_compile=True)
+
+
+@pytest.mark.parametrize("role", ["guide", "model"])
+def test_kernels_want_evaluation_mode(role):
+    net = nn.Sequential(nn.Linear(3, 64), nn.Dropout(0.5), nn.Linear(64, 1))
+
+    def noisy_guide(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(net(x) if role == "guide" else x[:, :1], 1.0).to_event(1))
+
+    def noisy_model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0 * x[:, :1], 1.0).to_event(1))
+            loc = net(z.expand(x.shape)) if role == "model" else z
+            pyro.sample("x", dist.Normal(loc + 0 * x, 1.0).to_event(1), obs=x)
+
+    def run():
+        mcmc = MCMC(MWGKernel(noisy_model, noisy_guide), num_samples=3, disable_progbar=True)
+        mcmc.run(torch.where(torch.arange(3) < 2, X, torch.nan))
+        return mcmc.get_samples()["x"]
+
+    with pytest.raises(ValueError, match=rf"the {role} has other densities.*evaluation mode"):
+        run()
+    net.eval()
+    assert run().isfinite().all()

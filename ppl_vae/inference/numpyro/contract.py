@@ -17,6 +17,7 @@ from numpyro.primitives import Messenger
 from ppl_vae.incomplete_data import refuse_outside
 from ppl_vae.inference.numpyro.data_checks import altered, entries_outside, refuse_altered
 from ppl_vae.inference.numpyro.likelihood import complete, find_rule, log_prob
+from ppl_vae.inference.numpyro.network_state import run_again
 from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
 from ppl_vae.inference.numpyro.site_checks import (
     check_data_site,
@@ -210,7 +211,7 @@ def _check_dtype(program: Program, likelihood: dist.Distribution) -> None:
 
 def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Array]]]:
     """Change row 0, all rows but row 0, and what is missing; return what must stay as it was."""
-    key_prior, key_x, key_z, key_other, key_new = random.split(key, 5)
+    key_prior, key_x, key_z, key_other, key_new, key_state = random.split(key, 6)
     *_, likelihood = program.decode(program.propose_from_prior(key_prior))
     x = program.impute(key_x, likelihood)
     x_new = complete(key_new, likelihood, program.x_obs, jnp.zeros_like(program.mask))
@@ -225,7 +226,10 @@ def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Ar
 
     log_q, log_p = program.log_proposal(z, x), log_joint(z)
     first_new, rest_new = x.at[0].set(x_new[0]), x_new.at[0].set(x[0])
+    again = run_again(key_state, program)
     return {
+        _DRAWS_ANEW.format(role="guide"): [(log_q, again.log_proposal(z, x))],
+        _DRAWS_ANEW.format(role="model"): [(log_p, log_joint(z, again))],
         _READS_MISSING: [(log_p, log_joint(z, replace(program, x_obs=x)))],
         _COUPLED.format(role="guide"): [
             (log_q.at[0].set(0), program.log_proposal(z, first_new).at[0].set(0)),
@@ -238,6 +242,10 @@ def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Ar
     }
 
 
+_DRAWS_ANEW = (
+    "Run again, the {role} has other densities, those of row {{row}} by {{difference:.3g}}: its "
+    "nets draw numbers of their own. Put them in evaluation mode, so that dropout drops nothing."
+)
 _COUPLED = (
     "The rows of the {role} are not independent: changing other rows changed the log density of "
     "row {{row}} by {{difference:.3g}}. Remove what couples rows, for example batch normalisation "

@@ -84,6 +84,10 @@ class Epochs:
         batch = self.first_batch(keys, rows)
         return self.svi.init(keys.init, batch.x, *batch.args, mask=batch.mask, init_params=params)
 
+    def params_of(self, state: Any) -> dict[str, Any]:
+        """Return the weights in a state of SVI, and what nets keep besides them."""
+        return {**self.svi.get_params(state), **(state.mutable_state or {})}
+
     def first_batch(self, keys: Keys, rows: Rows) -> Rows:
         """Return the first rows, as training sees them."""
         return self._batch(keys.transform, rows, jnp.arange(self.batch_size))

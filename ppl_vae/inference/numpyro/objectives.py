@@ -13,6 +13,7 @@ import jax
 from jax import Array, lax, random
 from numpyro import infer
 
+from ppl_vae.inference.numpyro.network_state import updated_state
 from ppl_vae.inference.numpyro.particles import (
     Sites,
     check_chunk_size,
@@ -53,7 +54,16 @@ class Objective(infer.elbo.ELBO):
         """Return what is maximised for each row, shape (B,)."""
         raise NotImplementedError
 
-    def loss_with_mutable_state(
+    def loss(self, rng_key: Array, *args: Any, **kwargs: Any) -> Array:
+        """Return minus the sum of the value over rows, as NumPyro's SVI calls it."""
+        return self._loss_and_batch(rng_key, *args, **kwargs)[0]
+
+    def loss_with_mutable_state(self, rng_key: Array, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the loss, and what nets that keep a state have changed it to."""
+        loss, batch = self._loss_and_batch(rng_key, *args, **kwargs)
+        return {"loss": loss, "mutable_state": updated_state(random.fold_in(rng_key, 2), batch)}
+
+    def _loss_and_batch(
         self,
         rng_key: Array,
         param_map: dict[str, Any],
@@ -61,16 +71,16 @@ class Objective(infer.elbo.ELBO):
         guide: Callable[..., Any],
         *args: Any,
         **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Return minus the sum of the value over rows, as NumPyro's SVI expects it."""
+    ) -> tuple[Array, Program]:
         x, args = args[0], args[1:]
         kwargs = dict(kwargs)
         objective = at_step(self, kwargs.pop("step", None))
         x_obs, mask = split_data(x, kwargs.pop("mask", None))
-        program = Program(model, guide, x_obs, mask, self.site, dict(param_map), args, kwargs)
+        params, network_key = dict(param_map), random.fold_in(rng_key, 1)
+        program = Program(model, guide, x_obs, mask, self.site, params, args, kwargs, network_key)
         batch, scale = take_batch(random.fold_in(rng_key, 0), program)
         scale = scale if self.scales_plates else 1.0
-        return {"loss": -scale * objective.value(rng_key, batch).sum(), "mutable_state": None}
+        return -scale * objective.value(rng_key, batch).sum(), batch
 
 
 class ELBO(Objective):

@@ -20,6 +20,7 @@ from numpyro.primitives import Messenger
 
 from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
+from ppl_vae.inference.numpyro.network_state import NetworkKeys
 from ppl_vae.inference.numpyro.support import log_prob_within
 
 __all__ = ["Latents", "Program", "split_data"]
@@ -50,6 +51,7 @@ class Program:
         params: values of the programs' `numpyro.param` sites (`svi_result.params`).
         args: further positional arguments of model and guide, passed on unchanged.
         kwargs: further keyword arguments, passed on unchanged.
+        network_key: what `numpyro.prng_key` statements get their keys from; None: a fixed one.
     """
 
     model: Callable[..., Any]
@@ -60,6 +62,7 @@ class Program:
     params: dict[str, Any] = field(default_factory=dict)
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    network_key: Array | None = None
 
     # --- the guide --------------------------------------------------------------------------
 
@@ -129,7 +132,8 @@ class Program:
     ) -> dict:
         if accepts_mask(fn):
             kwargs = {**kwargs, "mask": self.mask}
-        fn = handlers.substitute(_FirstRows(fn), data={**self.params, **(z or {})})
+        fn = NetworkKeys(_FirstRows(fn), self.network_key)
+        fn = handlers.substitute(fn, data={**self.params, **(z or {})})
         if key is not None:
             fn = handlers.seed(fn, key)
         sites = handlers.trace(fn).get_trace(x, *self.args, **kwargs)

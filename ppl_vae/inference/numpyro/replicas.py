@@ -63,7 +63,7 @@ def fit_replicas(
     words = all_options.words(training.program, x, args, seed=str(random.key_data(seeds)))
     progress = training.progress(all_options.num_steps, num_replicas)
     state = descend(training, run, loss_of, state, keys, progress, all_options, words)
-    params = epochs.svi.get_params(state)
+    params = epochs.params_of(state)
     losses = zip(progress.losses, progress.validation_losses, strict=True)
     return [
         Fitted(training.program, jax.tree.map(lambda leaf, i=i: leaf[i], params), *of_one)

@@ -105,7 +105,7 @@ def fit(
     words = options.words(program, x, args, seed=str(random.key_data(key)))
     progress = training.progress(options.num_steps)
     state = descend(training, run, loss_of, state, keys, progress, options, words)
-    params = training.epochs.svi.get_params(state)
+    params = training.epochs.params_of(state)
     return Fitted(training.program, params, progress.losses, progress.validation_losses)
 
 
@@ -150,7 +150,7 @@ def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOption
 
 def _check_first_batch(training: Training, keys: Keys, state: Any, options: Any) -> None:
     """Refuse what the model does not observe as it is, or outside of its support."""
-    rows, params = training.rows, training.epochs.svi.get_params(state)
+    rows, params = training.rows, training.epochs.params_of(state)
     batch = training.epochs.first_batch(keys, rows)
     pair, site = pair_of(training.program), options.site
     program = Program(*pair, batch.x, batch.mask, site, params, batch.args)
@@ -192,16 +192,24 @@ def _start(program: Any) -> tuple[Any, dict[str, Any] | None]:
 
 
 def _arrays(state: Any) -> dict[str, np.ndarray]:
-    state = state._replace(rng_key=random.key_data(state.rng_key))
-    return {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    leaves = (random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state))
+    return {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
 
 def _resume(path: Any, state: Any, progress: Progress, settings: dict[str, str]) -> Any:
     arrays = read_checkpoint(path, {**_arrays(state), "step": np.asarray(0)}, settings)
     progress.go_on_from(arrays)
-    plain = state._replace(rng_key=random.key_data(state.rng_key))
-    leaves = [jnp.asarray(arrays[f"leaf_{i}"]) for i in range(len(jax.tree.leaves(plain)))]
-    plain = jax.tree.unflatten(jax.tree.structure(plain), leaves)
-    if jnp.issubdtype(state.rng_key.dtype, jax.dtypes.prng_key):
-        plain = plain._replace(rng_key=random.wrap_key_data(plain.rng_key))
-    return plain
+    leaves, structure = jax.tree.flatten(state)
+    read = [jnp.asarray(arrays[f"leaf_{i}"]) for i in range(len(leaves))]
+    return jax.tree.unflatten(
+        structure,
+        [
+            random.wrap_key_data(new, impl=random.key_impl(old)) if _is_key(old) else new
+            for new, old in zip(read, leaves, strict=True)
+        ],
+    )
+
+
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key, of SVI itself or of a net with dropout."""
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)

@@ -186,17 +186,20 @@ def _check_dtype(program: Program, likelihood: Distribution) -> None:
 def _check_what_changes(program: Program) -> None:
     """Change row 0, all rows but row 0, and what is missing: other densities must stay."""
     of_guide, of_model = (_COUPLED.format(role=role) for role in ("guide", "model"))
+    guide_again, model_again = (_DRAWS_ANEW.format(role=role) for role in ("guide", "model"))
     *_, likelihood = program.decode(program.propose_from_prior(()))
     x = program.impute(likelihood)
     z = program.propose(x)
     x_new = complete(likelihood, program.x_obs, torch.zeros_like(program.mask))
     log_q = program.log_proposal(z, x)
+    _refuse_if_changed(guide_again, log_q, program.log_proposal(z, x.clone()), slice(0, None))
     first_new, rest_new = torch.cat([x_new[:1], x[1:]]), torch.cat([x[:1], x_new[1:]])
     _refuse_if_changed(of_guide, log_q, program.log_proposal(z, first_new), slice(1, None))
     _refuse_if_changed(of_guide, log_q, program.log_proposal(z, rest_new), slice(0, 1))
 
     other = program.propose(x)
     joint = _joint(program, z, x)
+    _refuse_if_changed(model_again, joint, _joint(program, z, x), slice(0, None))
     z_first_new = {name: torch.cat([other[name][:1], z[name][1:]]) for name in z}
     _refuse_if_changed(of_model, joint, _joint(program, z_first_new, x), slice(1, None))
     z_rest_new = {name: torch.cat([z[name][:1], other[name][1:]]) for name in z}
@@ -210,6 +213,10 @@ def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
     return log_prior + log_others + log_prob(likelihood, x)
 
 
+_DRAWS_ANEW = (
+    "Run again, the {role} has other densities, those of row {{row}} by {{difference:.3g}}: its "
+    "nets draw numbers of their own. Put them in evaluation mode, so that dropout drops nothing."
+)
 _COUPLED = (
     "The rows of the {role} are not independent: changing other rows changed the log density of "
     "row {{row}} by {{difference:.3g}}. Remove what couples rows, for example batch normalisation "
