@@ -40,8 +40,9 @@ class Progress:
     def epochs(self, progress_bar: bool) -> Iterator[tuple[int, tuple[int, int, int]]]:
         """Yield each epoch that is left with its first step and those to begin and end at."""
         num_steps, start = self.losses.shape[-1], self.step
+        epochs_left = range(start // self.steps_per_epoch, self.num_epochs)
         with tqdm(total=num_steps, initial=start, disable=not progress_bar) as bar:
-            for epoch in range(start // self.steps_per_epoch, self.num_epochs):
+            for epoch in epochs_left if start < num_steps else ():
                 first = epoch * self.steps_per_epoch
                 begin, end = max(start, first), min(num_steps, first + self.steps_per_epoch)
                 yield epoch, (first, begin, end)

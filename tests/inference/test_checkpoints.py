@@ -159,3 +159,25 @@ def test_settings_inside_an_objective(backend, tmp_path):
     train(backend, objective=backend.api.IWAE(num_particles=3), checkpoint=path)
     with pytest.raises(ValueError, match=r"objective was .*num_particles=3.*num_particles=4"):
         train(backend, objective=backend.api.IWAE(num_particles=4), checkpoint=path)
+
+
+def test_a_complete_training_is_read_without_a_step(backend, tmp_path, recwarn, capfd):
+    options = {"batch_size": 7, "num_steps": 10, "checkpoint": tmp_path / "run.npz"}
+    first = backend.fit(small_vae(backend), X, **options)
+    recwarn.clear()
+    capfd.readouterr()
+    again = backend.api.fit(*_key(backend), small_vae(backend), X, **options)
+    np.testing.assert_array_equal(first.losses, again.losses)
+    shown = capfd.readouterr().err
+    assert "10/10" in shown
+    assert "nan" not in shown
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+def _key(backend):
+    """NumPyro's first argument, that of `backend.fit`."""
+    if backend.name == "pyro":
+        return ()
+    from jax import random
+
+    return (random.key(0),)

@@ -1,6 +1,6 @@
 """What nets keep and draw besides the sites: running means, dropout masks.
 
-NumPyro's SVI hands `numpyro.mutable` sites from step to step; a key comes from
+NumPyro's SVI hands `numpyro.primitives.mutable` sites from step to step; a key comes from
 `numpyro.prng_key`.  Within a step every run of a net starts from the same state and gets the same
 keys, so that a guide that is run again at its own draws is the guide that drew them.
 """
@@ -32,7 +32,7 @@ class NetworkKeys(Messenger):
 
 
 class _Kept(Messenger):
-    """Keeps the `numpyro.mutable` values, which the nets change after the statement."""
+    """Keeps the `numpyro.primitives.mutable` values, which the nets change after the statement."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Kept(Messenger):
 
 
 def updated_state(key: Array, program: "Program") -> dict[str, Any] | None:
-    """Return what `numpyro.mutable` sites hold after the guide, and the model at its draw.
+    """Return what mutable sites hold after the guide, and the model at its draw.
 
     None if there are no such sites.
     """

@@ -19,6 +19,7 @@ from ppl_vae.inference.pyro.fitted import Fitted, pair_of
 from ppl_vae.inference.pyro.kernel_state import random_state, set_random_state
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.named_objectives import find_objective
+from ppl_vae.inference.pyro.network_state import buffers_kept, kept
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.optimisers import Descent, build_optimizer
 from ppl_vae.inference.pyro.transforms import Transform
@@ -125,6 +126,7 @@ class Training(NamedTuple):
     epochs: Epochs
     rows: Rows
     held_out: Rows | None
+    buffers: list[Tensor]
 
     def progress(self, num_steps: int) -> Progress:
         """Return a beginning."""
@@ -150,14 +152,16 @@ def prepare(
     objective = copy.copy(find_objective(options.objective, site))
     objective.scales_plates = False  # the loss is reported per row
     epochs = Epochs(model, guide, objective, num_rows, batch_size, options.shuffle, transform)
+    with buffers_kept() as buffers:
+        parameters = epochs.start(rows)
     descent = build_optimizer(
-        options.optimizer, options.learning_rate, options.clip_norm, epochs.start(rows)
+        options.optimizer, options.learning_rate, options.clip_norm, parameters
     )
     if jit_compile:
         backward = epochs.compiled_backward(descent.parameters)
     else:
         backward = partial(epochs.backward, descent.parameters)
-    return Training(program, backward, descent, epochs, rows, held_out)
+    return Training(program, backward, descent, epochs, rows, held_out, buffers)
 
 
 def _own(program: Any) -> Any:
@@ -175,44 +179,49 @@ def descend(
     """Run the epochs that are left; the losses go into `progress`."""
     path, epochs = options.checkpoint, training.epochs
     if path is not None and Path(path).exists():
-        seed = _resume(path, training.descent, progress, words)
+        seed = _resume(path, training, progress, words)
     for epoch, steps in progress.epochs(options.progress_bar):
         losses = epochs.run(training.backward, training.descent, seed + epoch, steps, training.rows)
         for loss in losses:
             progress.record(np.array([loss]))
         if training.held_out is not None:
-            loss = epochs.loss(2**62 + seed, steps[-1] - 1, training.held_out)
+            with kept(training.buffers):
+                loss = epochs.loss(2**62 + seed, steps[-1] - 1, training.held_out)
             progress.validation_losses[epoch] = loss
         if path is not None:
-            arrays = {**_arrays(training.descent, seed), **progress.arrays()}
+            arrays = {**_arrays(training, seed), **progress.arrays()}
             write_checkpoint(path, arrays, words)
 
 
 # --- checkpoints ----------------------------------------------------------------------------
 
 
-def _parameters(descent: Descent) -> dict[str, np.ndarray]:
-    return {f"parameter_{i}": as_numpy(p) for i, p in enumerate(descent.parameters)}
+def _weights(training: Training) -> dict[str, Tensor]:
+    parameters, buffers = enumerate(training.descent.parameters), enumerate(training.buffers)
+    return {f"parameter_{i}": p for i, p in parameters} | {f"buffer_{i}": b for i, b in buffers}
 
 
-def _arrays(descent: Descent, seed: int) -> dict[str, np.ndarray]:
+def _arrays(training: Training, seed: int) -> dict[str, np.ndarray]:
     moments = io.BytesIO()
-    torch.save(descent.optimiser.state_dict(), moments)
-    rng = random_state(descent.parameters[0].device)
+    torch.save(training.descent.optimiser.state_dict(), moments)
+    rng = random_state(training.descent.parameters[0].device)
     return {
-        **_parameters(descent),
+        **{name: as_numpy(weight) for name, weight in _weights(training).items()},
         "optimizer": np.frombuffer(moments.getvalue(), np.uint8),
         "rng": rng.numpy(),
         "seed": np.asarray(seed),
     }
 
 
-def _resume(path: Any, descent: Descent, progress: Progress, settings: dict[str, str]) -> int:
+def _resume(path: Any, training: Training, progress: Progress, settings: dict[str, str]) -> int:
     """Go on from a checkpoint, and return the seed of its epochs."""
-    expected = {**_parameters(descent), "step": np.asarray(0), "seed": np.asarray(0)}
-    arrays = read_checkpoint(path, expected, settings)
-    for i, parameter in enumerate(descent.parameters):
-        parameter.data.copy_(torch.as_tensor(arrays[f"parameter_{i}"]))
+    descent, weights = training.descent, _weights(training)
+    expected = {name: as_numpy(weight) for name, weight in weights.items()}
+    arrays = read_checkpoint(
+        path, {**expected, "step": np.asarray(0), "seed": np.asarray(0)}, settings
+    )
+    for name, weight in weights.items():
+        weight.data.copy_(torch.as_tensor(arrays[name]))
     moments = io.BytesIO(arrays["optimizer"].tobytes())
     descent.optimiser.load_state_dict(torch.load(moments, weights_only=True))
     set_random_state(torch.as_tensor(arrays["rng"]), descent.parameters[0].device)

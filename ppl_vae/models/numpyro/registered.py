@@ -14,14 +14,20 @@ import numpy as np
 import numpyro
 from flax import nnx
 from jax import Array
+from numpyro.primitives import mutable
 
 from ppl_vae.models.numpyro.networks import MaskedEncoder
 
 __all__ = ["RegisteredNet"]
 
+_KEPT = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))  # what a weight file holds besides the weights
+
 
 class RegisteredNet:
     """A net whose weights are the parameter `<name>$params`, a nested dict of arrays.
+
+    What a user's module keeps besides them (running means, the random numbers of dropout) is the
+    mutable site `<name>$state`, as with `nnx_module`.
 
     Arguments:
         name: prefix of the parameter and of the names in the weight file.
@@ -44,9 +50,7 @@ class RegisteredNet:
         self.is_own = module is not None
         self._is_ours = module is None or isinstance(module, MaskedEncoder)
         # A built-in net is only planned here: no arrays until a key is known.
-        held = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))) if module is None else module
-        parts: Any = nnx.split(held, nnx.Param, ...)
-        self._graph, self._state, self._rest = parts
+        self._module = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))) if module is None else module
         self._build = build
 
     @property
@@ -54,10 +58,15 @@ class RegisteredNet:
         """Name of the NumPyro parameter."""
         return f"{self.name}$params"
 
+    @property
+    def state_site(self) -> str:
+        """Name of the mutable site."""
+        return f"{self.name}$state"
+
     def initial(self, key: Array | None) -> dict[str, Any]:
         """Return the first weights: drawn with the key, or those that the own module holds."""
         if self.is_own:
-            return nnx.to_pure_dict(self._state)
+            return self._held(nnx.Param)
         if key is None:
             raise ValueError(
                 f"{self.site} has no value: seed the program, numpyro.handlers.seed(model, 0), or "
@@ -66,45 +75,71 @@ class RegisteredNet:
         return nnx.to_pure_dict(nnx.state(self._build(rngs=nnx.Rngs(key)), nnx.Param))
 
     def register(self) -> Callable[..., Any]:
-        """Declare the parameter in the running program and return the net with its weights."""
-        if not self._leaves():
-            return nnx.merge(self._graph, self._state, self._rest, copy=True)
-        first = self.initial(None) if self.is_own else self.initial
-        return self.with_params(numpyro.param(self.site, first))
+        """Declare the sites in the running program and return the net with their values."""
+        params: dict[str, Any] = {}
+        if self._leaves(nnx.Param):
+            params = numpyro.param(self.site, self.initial(None) if self.is_own else self.initial)
+        if not (first := self._held(nnx.Not(nnx.Param))):
+            return self._with(params, {})
+        kept = mutable(self.state_site, {"state": first})
 
-    def with_params(self, params: Mapping[str, Any]) -> Callable[..., Any]:
-        """Return the net with these weights."""
-        state = jax.tree.map(lambda leaf: leaf, self._state)  # a copy, so that no tracer stays
-        nnx.replace_by_pure_dict(state, dict(params))
-        return nnx.merge(self._graph, state, self._rest, copy=True)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            net = self._with(params, kept["state"])
+            out = net(*args, **kwargs)
+            kept["state"] = nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
+            return out
+
+        return call
 
     def to_weights(self, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Return the weights by their names in the weight file."""
+        """Return the weights by their names in the weight file, running means among them."""
+        kept = params.get(self.state_site, {"state": self._held(_KEPT)})["state"]
+        parts = ((params.get(self.site, {}), nnx.Param), (kept, _KEPT))
         return {
-            self._weight_name(path): self._turn(path, np.asarray(_at(params[self.site], path)))
-            for path, _ in self._leaves()
+            self._weight_name(path): self._turn(path, np.asarray(_at(tree, path)))
+            for tree, kind in parts
+            for path, _ in self._leaves(kind)
         }
 
     def from_weights(self, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return `{"<name>$params": ...}` from the weights of a file, their dtype kept."""
-        tree: dict[str, Any] = {}
-        for path, _ in self._leaves():
-            array = self._turn_back(path, weights[self._weight_name(path)])
-            branch = tree
-            for step in path[:-1]:
-                branch = branch.setdefault(step, {})
-            branch[path[-1]] = _to_device(array)
-        return {self.site: tree} if tree else {}
+        """Return the sites' values from the weights of a file, their dtype kept."""
+
+        def read(kind: Any, tree: dict[str, Any]) -> dict[str, Any]:
+            for path, _ in self._leaves(kind):
+                array = self._turn_back(path, weights[self._weight_name(path)])
+                branch = tree
+                for step in path[:-1]:
+                    branch = branch.setdefault(step, {})
+                branch[path[-1]] = _to_device(array)
+            return tree
+
+        params, kept = read(nnx.Param, {}), read(_KEPT, self._held(nnx.Not(nnx.Param)))
+        values = {self.site: params, self.state_site: {"state": kept} if kept else {}}
+        return {site: value for site, value in values.items() if value}
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the weights by their names in the weight file."""
         return {
             self._weight_name(path): self._turn(path, np.broadcast_to(0, leaf.shape)).shape
-            for path, leaf in self._leaves()
+            for kind in (nnx.Param, _KEPT)
+            for path, leaf in self._leaves(kind)
         }
 
-    def _leaves(self) -> list[tuple[tuple[Any, ...], Any]]:
-        return list(_walk(nnx.to_pure_dict(self._state)))
+    def _with(self, params: Mapping[str, Any], kept: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return a copy of the net, as it is now, with these values."""
+        graph, weights, rest = nnx.split(self._module, nnx.Param, ...)
+        # Copies, so that no tracer stays in the module.
+        weights, rest = (jax.tree.map(lambda leaf: leaf, part) for part in (weights, rest))
+        nnx.replace_by_pure_dict(weights, dict(params))
+        nnx.replace_by_pure_dict(rest, dict(kept))
+        return nnx.merge(graph, weights, rest, copy=True)
+
+    def _held(self, kind: Any) -> dict[str, Any]:
+        """Return what the module itself holds of a kind."""
+        return nnx.to_pure_dict(nnx.state(self._module, kind))
+
+    def _leaves(self, kind: Any) -> list[tuple[tuple[Any, ...], Any]]:
+        return list(_walk(self._held(kind)))
 
     def _weight_name(self, path: tuple[Any, ...]) -> str:
         last = "weight" if self._is_kernel(path) else path[-1]
