@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "check_data", "is_column", "mask_from_nan", "refuse_outside", "take_data_site", "with_nan"
+    "check_data", "is_column", "mask_from_nan", "refuse_narrow", "refuse_outside",
+    "take_data_site", "with_nan",
 ]  # fmt: skip
 
 Mask = NDArray[np.bool_]
@@ -142,6 +143,29 @@ def refuse_outside(x: ArrayLike, outside: ArrayLike, site: str) -> None:
             f"{site!r}; the first is {np.asarray(x)[tuple(wrong[0])]} at "
             f"row {row}, feature {feature[0] if len(feature) == 1 else tuple(feature)}. "
             "Transform the data (binarise, rescale), or use a likelihood that fits it."
+        )
+
+
+def refuse_narrow(dtype: str, largest: float, site: str) -> None:
+    """Raise a `TypeError` if draws of missing counts could be too large for the data's type.
+
+    Args:
+        dtype: of x, whole numbers or bool.
+        largest: that the likelihood can give; infinite if there is no bound, and then at least 32
+            bits are asked for.
+        site: name of the data site.
+
+    Example:
+        >>> refuse_narrow("uint8", 255, "x")
+    """
+    if np.dtype(dtype).kind == "b":
+        return
+    held = np.iinfo(dtype).max
+    if min(largest, np.iinfo(np.int32).max) > held:
+        bound = f"up to {largest:.0f}" if np.isfinite(largest) else "of any size"
+        raise TypeError(
+            f"x holds {dtype}, numbers up to {held}, and site {site!r} can give counts "
+            f"{bound}: draws would wrap around. Pass x as `x.astype('int32')`, or as floats."
         )
 
 

@@ -116,6 +116,45 @@ def test_integers_of_a_continuous_likelihood(backend, ppl, dtype):
         run(backend, (model, guide), FILLED.astype(dtype), mask=backend.array(MASK))
 
 
+def counts_pair(ppl, likelihood):
+    def model(x):
+        with ppl.plate("rows", x.shape[0]):
+            z = ppl.sample("z", ppl.dist.Normal(0.0 * x[:, :1], 1.0).to_event(1))
+            ppl.sample("x", likelihood(z + 0.0 * x).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", x.shape[0]):
+            ppl.sample("z", ppl.dist.Normal(0.0 * x[:, :1], 1.0).to_event(1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "is_narrow"),
+    [
+        ("uint8", None, True), ("int16", None, True), ("int32", None, False),
+        ("uint8", 255, False), ("uint8", 256, True), ("int8", 200, True), ("int16", 256, False),
+    ],
+)  # fmt: skip
+def test_counts_that_do_not_fit(backend, ppl, dtype, largest, is_narrow):
+    """Poisson (no largest) and binomial counts with mean 120: draws had wrapped around."""
+
+    def likelihood(h):
+        if largest is None:
+            return ppl.dist.Poisson(120 + 0 * h)
+        return ppl.dist.Binomial(largest, logits=0 * h)
+
+    pair, x = counts_pair(ppl, likelihood), np.full((4, 3), 100, dtype)
+    if is_narrow:
+        bound = "of any size" if largest is None else f"up to {largest}"
+        with pytest.raises(TypeError, match=rf"x holds {dtype}.*'x' .*{bound}.*astype\('int32'"):
+            run(backend, pair, x, mask=backend.array(MASK))
+        return
+    draws = backend.draws(run(backend, pair, x, mask=backend.array(MASK)))["x"]
+    assert draws.dtype == dtype
+    assert draws[..., ~MASK].mean() > 80
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_row_with_nothing_observed_is_a_prior_draw(backend, ppl, name):
     """z ~ N(0, 1) and x = z + noise of scale 1/2: variance 5/4, covariance 1."""

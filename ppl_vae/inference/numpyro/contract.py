@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jax import Array, random
 from numpyro.primitives import Messenger
 
-from ppl_vae.incomplete_data import refuse_outside
+from ppl_vae.incomplete_data import refuse_narrow, refuse_outside
 from ppl_vae.inference.numpyro.data_checks import altered, entries_outside, refuse_altered
 from ppl_vae.inference.numpyro.likelihood import complete, find_rule, log_prob
 from ppl_vae.inference.numpyro.network_state import run_again
@@ -24,6 +24,7 @@ from ppl_vae.inference.numpyro.site_checks import (
     check_one_value_a_row,
     check_same_latents,
 )
+from ppl_vae.inference.numpyro.support import largest_value
 
 __all__ = ["check_program"]
 
@@ -200,7 +201,11 @@ def _check_scales(scales: dict[str, Any]) -> None:
 
 def _check_dtype(program: Program, likelihood: dist.Distribution) -> None:
     support: Any = likelihood.support
-    if jnp.issubdtype(program.x_obs.dtype, jnp.floating) or support.is_discrete:
+    if jnp.issubdtype(program.x_obs.dtype, jnp.floating):
+        return
+    if support.is_discrete:
+        dtype = str(program.x_obs.dtype)
+        refuse_narrow(dtype, largest_value(support), program.site)
         return
     raise TypeError(
         f"x holds {program.x_obs.dtype}, but site {program.site!r} of the model is continuous: its "

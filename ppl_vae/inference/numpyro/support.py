@@ -8,10 +8,11 @@ supports.
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from numpyro.distributions import Distribution, biject_to, constraints
 
-__all__ = ["likelihood_within", "log_prob_within"]
+__all__ = ["largest_value", "likelihood_within", "log_prob_within"]
 
 
 def log_prob_within(d: Distribution, value: Array) -> Array:
@@ -33,6 +34,18 @@ def likelihood_within(log_prior: Array, log_likelihood: Array) -> Array:
     There the likelihood's parameters may be none, a negative scale say, and its density NaN.
     """
     return jnp.where(log_prior == -jnp.inf, -jnp.inf, log_likelihood)
+
+
+def largest_value(support: Any) -> float:
+    """Return the largest value of a discrete support, infinite if it has none that is known."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support is constraints.boolean:
+        return 1.0
+    try:
+        return float(np.max(getattr(support, "upper_bound", np.inf)))
+    except TypeError:  # traced: known only when it runs
+        return np.inf
 
 
 def _bounded_entry(d: Distribution) -> Any:

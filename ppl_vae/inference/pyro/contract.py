@@ -15,6 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.incomplete_data import refuse_narrow
 from ppl_vae.inference.pyro.data_checks import refuse_altered, refuse_unsupported
 from ppl_vae.inference.pyro.folding import learn_to_fold
 from ppl_vae.inference.pyro.likelihood import complete, find_rule, log_prob
@@ -25,6 +26,7 @@ from ppl_vae.inference.pyro.site_checks import (
     check_one_value_a_row,
     check_same_latents,
 )
+from ppl_vae.inference.pyro.support import largest_value
 
 __all__ = ["check_program"]
 
@@ -174,7 +176,11 @@ def _refuse_if_hidden(program: Program, shown: Tensor) -> None:
 
 def _check_dtype(program: Program, likelihood: Distribution) -> None:
     support: Any = likelihood.support
-    if program.x_obs.is_floating_point() or support.is_discrete:
+    if program.x_obs.is_floating_point():
+        return
+    if support.is_discrete:
+        dtype = str(program.x_obs.dtype).removeprefix("torch.")
+        refuse_narrow(dtype, largest_value(support), program.site)
         return
     raise TypeError(
         f"x holds {program.x_obs.dtype}, but site {program.site!r} of the model is continuous: its "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints
 
-__all__ = ["likelihood_within", "log_prob_within"]
+__all__ = ["largest_value", "likelihood_within", "log_prob_within"]
 
 
 def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
@@ -35,6 +35,15 @@ def likelihood_within(log_prior: Tensor, log_likelihood: Tensor) -> Tensor:
     There the likelihood's parameters may be none, a negative scale say, and its density NaN.
     """
     return torch.where(log_prior == -torch.inf, -torch.inf, log_likelihood)
+
+
+def largest_value(support: Any) -> float:
+    """Return the largest value of a discrete support, infinite if it has none."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support in (constraints.boolean, constraints.one_hot):
+        return 1.0
+    return float(torch.as_tensor(getattr(support, "upper_bound", torch.inf)).max())
 
 
 def _checkable_entry(d: Distribution) -> Any:
