@@ -30,6 +30,7 @@ __all__ = [
     "mnar_logistic",
     "mnar_self_logistic",
     "quadrants",
+    "require_kind",
 ]
 
 
@@ -215,3 +216,20 @@ def _calibrated(logits: NDArray[np.float64], missing: float) -> NDArray[np.float
 def _check_fraction(missing: float, *, closed: bool = False) -> None:
     if not (0 <= missing <= 1 if closed else 0 < missing < 1):
         raise ValueError(f"missing must lie in {'[0, 1]' if closed else '(0, 1)'}, got {missing}.")
+
+
+def require_kind(kind: type, mechanism: object) -> None:
+    """Raise a `TypeError` unless a mechanism is of the kind that a missingness model is made of.
+
+    Example:
+        >>> require_kind(Patterns, quadrants((4, 4)))
+    """
+    if isinstance(mechanism, kind):
+        return
+    made_by = {Logistic: "logistic_missingness", Patterns: "pattern_missingness"}
+    other = made_by.get(type(mechanism))
+    remedy = f"use `{other}`" if other else "write its density as a program of your own"
+    raise TypeError(
+        f"`{made_by[kind]}` takes a mechanism of type {kind.__name__}, got "
+        f"{type(mechanism).__name__}: {remedy}."
+    )

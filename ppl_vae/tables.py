@@ -100,6 +100,12 @@ def _check_form(
 ) -> None:
     if not rows:
         raise ValueError(f"{path} has no rows: expected a line of column names, then the rows.")
+    numbers = [name for name in header if _is_number(name)]
+    if len(numbers) == len(header) and not all(name.isdigit() for name in header):
+        raise ValueError(
+            f"{path} has no column names: its first line, {delimiter.join(header)[:60]!r}, holds "
+            "numbers alone. Put a line of names before it."
+        )
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise ValueError(f"{path} has two columns named {twice[0]!r}; rename one in its header.")
@@ -118,6 +124,14 @@ def _check_names(path: str | os.PathLike[str], header: list[str], names: list[st
         raise ValueError(
             f"{os.fspath(path)} has no column {unknown[0]!r}; it has {', '.join(header)}."
         )
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def _word_code(words: tuple[str, ...]) -> Callable[[str], float]:

@@ -1,6 +1,7 @@
 """Values of importance-weighted bounds against their equations."""
 
 import numpy as np
+import pytest
 from gaussian_chains import ONE
 from kernel_parts import double_precision
 from objective_runs import losses
@@ -33,6 +34,27 @@ def test_renyi_goes_from_iwae_to_the_elbo_and_beyond(backend):
     np.testing.assert_allclose(renyi[3], LOG_WEIGHT.mean(0), rtol=1e-6)
     np.testing.assert_allclose(renyi[5], LOG_WEIGHT.mean(0), rtol=1e-6)
     assert (np.diff(renyi, axis=0) < 0).all()
+
+
+def test_renyi_close_to_the_elbo_in_single_precision(backend):
+    """The logarithm of a mean close to 1, over a power close to 0, had lost three digits."""
+    log_weight = (5 * RNG.normal(size=(20, 6)) - 300).astype("float32")
+    exact = log_weight.astype(float)
+    for power in (1e-6, -1e-5, 1e-3, -0.7, 3.0):
+        found = value(backend, backend.api.Renyi(alpha=1 - power), log_weight)
+        power = 1 - np.float64(1 - power)
+        top = exact.max(0)
+        expected = top + np.log(np.exp(power * (exact - top)).mean(0)) / power
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0.5, -2 * np.log(2)), (2.0, -np.inf)])
+def test_renyi_of_a_particle_without_weight(backend, alpha, expected):
+    """Two particles, w = 1 and 0: 1 / (1 - alpha) log ((1 + 0^(1 - alpha)) / 2)."""
+    found = value(backend, backend.api.Renyi(alpha=alpha), np.array([[0.0], [-np.inf]]))
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    nothing = value(backend, backend.api.Renyi(alpha=alpha), np.full((2, 1), -np.inf))
+    np.testing.assert_array_equal(nothing, [-np.inf])
 
 
 def test_ciwae_goes_from_iwae_to_the_elbo(backend):

@@ -206,7 +206,10 @@ def test_flattened_weights_choose_the_ancestors(backend):
         ("ScheduledLAIRKernel", {"replenish_every": 0}, ValueError, "replenish_every must be"),
         ("ScheduledLAIRKernel", {"power": 0.5}, TypeError, "power must be a function of t"),
         ("ScheduledLAIRKernel", {"power": lambda t: t}, ValueError, r"at t = 0 it is 0\.0"),
+        ("ScheduledLAIRKernel", {"power": lambda t: 2 - t}, ValueError, r"at t = 0 it is 2\.0"),
+        ("ScheduledLAIRKernel", {"power": lambda t: 1 - t / 5}, ValueError, "at t = 10 it is -1"),
         ("LAIRKernel", {"num_particles": 2.0}, ValueError, "num_particles must be an integer"),
+        ("LAIRKernel", {"transform": 0.5}, TypeError, r"transform must be a function.*got 0\.5"),
     ],
 )
 def test_bad_options(backend, name, options, error, message):

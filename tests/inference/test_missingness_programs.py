@@ -15,7 +15,7 @@ from kernel_parts import (
 from test_discrete_exact import X
 from test_mnar import MASK, ROWS, TRUTH, log_missing, missingness
 
-from ppl_vae.missingness import Patterns, class_squares, halves, mar_logistic
+from ppl_vae.missingness import Logistic, Patterns, Squares, class_squares, halves, mar_logistic
 
 # --- densities --------------------------------------------------------------------------------
 
@@ -184,6 +184,18 @@ def test_patterns_of_several_classes_need_them(backend):
         backend.api.pattern_missingness(class_squares((4, 4), 2, 2))
     backend.api.pattern_missingness(halves((4, 4)))
     assert isinstance(halves((4, 4)), Patterns)
+
+
+def test_mechanisms_of_another_kind(backend):
+    """Each function of a mechanism names the other, or says that there is none."""
+    logistic, patterns = Logistic(np.zeros((2, 2)), np.zeros(2)), halves((4, 4))
+    squares = Squares(2)
+    with pytest.raises(TypeError, match=r"takes a mechanism of type Patterns.*got Logistic.*use"):
+        backend.api.pattern_missingness(logistic)
+    with pytest.raises(TypeError, match=r"type Logistic, got Patterns.*`pattern_missingness`"):
+        backend.api.logistic_missingness(patterns)
+    with pytest.raises(TypeError, match=r"got Squares: write its density"):
+        backend.api.logistic_missingness(squares)
 
 
 def test_mar_mechanisms_change_nothing(backend):

@@ -86,6 +86,13 @@ def test_a_site_without_gradient_is_named(backend, name):
         losses(backend, getattr(backend.api, name)(), pair, X)
 
 
+def test_data_by_keyword(backend):
+    objective, pair = backend.api.IWAE(), ONE.pair(backend)
+    key_and_weights = (None, {}) if backend.name == "numpyro" else ()
+    with pytest.raises(ValueError, match="data comes first, not by keyword"):
+        objective.loss(*key_and_weights, *pair, x=X)
+
+
 @pytest.mark.parametrize("name", ["ELBO", "IWAE"])
 def test_a_schedule_needs_the_step(backend, name):
     schedules = importlib.import_module("ppl_vae.schedules")

@@ -21,6 +21,7 @@ from ppl_vae.pyro import (  # noqa: E402
     MWGKernel,
     StreamingLAIRKernel,
     annealed,
+    fit,
     importance_posterior,
     pool,
     to_inference_data,
@@ -256,3 +257,22 @@ def test_a_start_of_other_chains_is_refused(in_turn, chain_method):
         for given in ({"init_params": warm}, {"initial_params": warm}):
             with pytest.raises(ValueError, match="must match the number of chains"):
                 chains(MWGKernel, **options, **given)
+
+
+def test_training_on_data_of_another_type_than_the_weights():
+    net = torch.nn.Linear(3, 1)
+
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0 * x[:, :1], 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z + 0 * x, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("net", net)
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+    x = torch.ones(4, 3, dtype=torch.float64)
+    with pytest.raises(TypeError, match=r"(?s)x is torch\.float64.*such as `x\.float\(\)`"):
+        fit((model, guide), x, num_steps=1)
+    assert fit((model, guide), x.float(), num_steps=1, progress_bar=False).losses.shape == (1,)

@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+from host_words import bernoulli_pair, words
 from small_training import X, small_vae, weights
 
 
@@ -29,6 +30,14 @@ def test_replicas_are_trainings_of_their_own(backend):
     assert len({float(f.losses[0]) for f in fitted}) == 3
     one, other, _ = (weights(backend, f) for f in fitted)
     assert all((one[name] != other[name]).any() for name in one)
+
+
+def test_replicas_refuse_what_fit_refuses(backend):
+    """Grey data for anybody's Bernoulli: looked at before the first step."""
+    pair = bernoulli_pair(words(backend))
+    key = () if backend.name == "pyro" else (importlib.import_module("jax").random.key(0),)
+    with pytest.raises(ValueError, match="outside the support of the likelihood at site 'x'"):
+        backend.api.fit_replicas(*key, lambda: pair, X * 0.3, num_replicas=2, num_steps=2)
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ With 20,000 rows, |frequency - probability| < 5 standard errors fails by chance 
 per number; all seeds are fixed.
 """
 
+import importlib
+
 import numpy as np
 import pytest
-from host_words import bernoulli_pair, words
+from host_words import X, bernoulli_pair, words
 from kernel_parts import chains, module, one_chain, seeded
 
 NUM_ROWS = 20_000
@@ -132,6 +134,28 @@ def test_a_scheme_is_a_function(backend, name, resample):
     message = r"resample must be a function of `resampling`.*got (None|'systematic')"
     with pytest.raises(TypeError, match=message):
         getattr(backend.api, name)(*pair, resample=resample)
+
+
+def test_local_draws_belong_to_a_number_of_draws(backend):
+    """Two particles and two of the prior would have been cut into groups of two."""
+    pair, local = bernoulli_pair(words(backend)), backend.api.resampling.local(2)
+    with pytest.raises(ValueError, match=r"local\(2\) is for 2 draws.*kernel has 1.*num_draws=I"):
+        backend.api.LAIRKernel(*pair, num_particles=2, num_prior=2, resample=local)
+    with pytest.raises(ValueError, match=r"local\(2\) is for 2 draws.*kernel has 3"):
+        backend.api.MultiDrawLAIRKernel(*pair, num_draws=3, resample=local)
+    assert backend.api.MultiDrawLAIRKernel(*pair, num_draws=2, resample=local).num_draws == 2
+
+
+def test_what_a_transform_makes_of_weights(backend):
+    """Another shape is refused; NaN, as of 0 times minus infinity, is no weight."""
+    pair = bernoulli_pair(words(backend))
+    kernel = backend.api.LAIRKernel(*pair, transform=lambda log_weight: log_weight[..., :1])
+    with pytest.raises(ValueError, match=r"shape that it gets.*5, 4\).*it returned.*5, 1\)"):
+        backend.run(kernel, backend.array(X), num_samples=2)
+    transformed = importlib.import_module(f"ppl_vae.inference.{backend.name}.lair")._transformed
+    log_weight = backend.array(np.array([[0.5, -np.inf]]))
+    changed = np.asarray(transformed(lambda w: w + 0 * w, log_weight))
+    np.testing.assert_array_equal(changed, [[0.5, -np.inf]])
 
 
 def test_truncation_and_tempering(backend):

@@ -44,6 +44,12 @@ def test_bad_labels_are_named_with_row_and_value(backend, case):
     program.check_rows(backend.array(x), backend.array(np.arange(5) % 3))
 
 
+def test_training_without_labels(backend):
+    program, x = build(backend, 2, labels=True), np.zeros((5, 6), np.float32)
+    with pytest.raises(TypeError, match=r"ConditionalVAE is given labels.*x, labels\)"):
+        backend.fit(program, x, num_steps=1)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_refuse_a_label_out_of_range(backend, kernel, tmp_path):
     fitted, x = labelled(backend, tmp_path / "w")

@@ -51,6 +51,10 @@ def test_table_columns_are_chosen_and_ordered(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.x, [[np.nan, 1], [3, 2]])
 
 
+def test_columns_may_be_named_by_whole_numbers(tmp_path: Path) -> None:
+    assert csv_table(table_file(tmp_path, "0,1\n0.5,2\n")).columns == ("0", "1")
+
+
 def test_empty_line_is_a_missing_field_in_a_table_of_one_column(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         csv_table(table_file(tmp_path, "a\n1\n\n3\n")).x, [[1], [np.nan], [3]]
@@ -68,6 +72,7 @@ def test_empty_line_is_a_missing_field_in_a_table_of_one_column(tmp_path: Path) 
         ("a,a\n1,2\n", {}, "two columns named 'a'"),
         ("a,b\n", {}, "no rows"),
         ("", {}, "no rows"),
+        ("0.5,2\n0.7,3\n", {}, r"no column names.*'0\.5,2'.*line of names"),
         ("a,b\n1,2\n", {"columns": ["c"]}, "no column 'c'; it has a, b"),
         ("a,b\n1,2\n", {"categorical": ["kind"]}, "no column 'kind'"),
     ],

@@ -6,8 +6,9 @@ Shapes: K particles, B rows.
 from math import isfinite
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from ppl_vae.inference.numpyro.importance_weighted import IWAE
 from ppl_vae.inference.numpyro.particles import log_mean_exp, times
@@ -116,6 +117,11 @@ class Renyi(IWAE):
     def value(self, key: Array, program: Program) -> Array:
         """Return the bound of each row, shape (B,)."""
         log_weight = self.log_weight(key, program)
-        if self.alpha == 1:
+        power = 1 - self.alpha
+        if power == 0:
             return log_weight.mean(0)
-        return log_mean_exp((1 - self.alpha) * log_weight) / (1 - self.alpha)
+        # Relative to the largest w^power, expm1 and log1p lose no digits as power goes to zero.
+        largest = log_weight.max(0) if power > 0 else log_weight.min(0)
+        largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
+        relative = jnp.expm1(power * (log_weight - largest))
+        return largest + jnp.log1p(relative.mean(0)) / power

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from ppl_vae.inference.numpyro.program import Program, accepts_mask
-from ppl_vae.missingness import Logistic, Patterns
+from ppl_vae.missingness import Logistic, Patterns, require_kind
 
 __all__ = [
     "check_missingness",
@@ -76,6 +76,9 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
     Args:
         mechanism: of `ppl_vae.missingness`, for example `mnar_logistic(rng, x)`.
 
+    Raises:
+        TypeError: another kind of mechanism.
+
     Example:
         >>> import numpy as np
         >>> from jax import random
@@ -88,6 +91,7 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
         >>> handlers.trace(missingness).get_trace(x)["mask"]["value"].shape
         (20, 3)
     """
+    require_kind(Logistic, mechanism)
     weights, bias = jnp.asarray(mechanism.weights), jnp.asarray(mechanism.bias)
     always, never = jnp.isposinf(bias), jnp.isneginf(bias)
     bias = jnp.clip(bias, -SURE, SURE)
@@ -120,6 +124,7 @@ def pattern_missingness(
             mechanism has a single class.
 
     Raises:
+        TypeError: another kind of mechanism.
         ValueError: the mechanism has several classes and there is no `classify`.
 
     Example:
@@ -132,6 +137,7 @@ def pattern_missingness(
         >>> site["value"].tolist()
         [0, 0]
     """
+    require_kind(Patterns, mechanism)
     mechanism.check_classes(classify is not None)
     patterns, probability = jnp.asarray(mechanism.patterns), jnp.asarray(mechanism.probability)
 

@@ -6,7 +6,6 @@ approximate ancestral sampling, TMLR, section 4.2.  https://arxiv.org/abs/2308.0
 Shapes: K particles, R prior proposals, I draws of each, P = I (K + R), B rows.
 """
 
-import numpy as np
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, LAIRState, renew, weigh
@@ -61,13 +60,11 @@ class MultiDrawLAIRKernel(LAIRKernel):
         self, model, guide, *, site="x", params=None, num_particles=4, num_prior=1, num_draws=2,
         log_denominator=log_mixture, resample=multinomial,
     ) -> None:  # fmt: skip
+        self.num_draws = num_draws
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles,
             num_prior=num_prior, log_denominator=log_denominator, resample=resample,
         )  # fmt: skip
-        if not (isinstance(num_draws, int | np.integer) and num_draws >= 1):
-            raise ValueError(f"num_draws must be an integer >= 1, got {num_draws}.")
-        self.num_draws = int(num_draws)
 
     def step(self, key: Array, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Advance one population by one iteration."""

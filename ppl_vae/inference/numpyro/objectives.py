@@ -72,6 +72,8 @@ class Objective(infer.elbo.ELBO):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Array, Program]:
+        if not args:
+            raise ValueError("The data comes first, not by keyword: `svi.update(state, x)`.")
         x, args = args[0], args[1:]
         kwargs = dict(kwargs)
         objective = at_step(self, kwargs.pop("step", None))

@@ -8,7 +8,7 @@ from jax import Array, random
 
 from ppl_vae.inference.numpyro.epochs import Keys
 from ppl_vae.inference.numpyro.fitted import Fitted
-from ppl_vae.inference.numpyro.svi import descend, prepare
+from ppl_vae.inference.numpyro.svi import check_first_batch, descend, prepare
 from ppl_vae.run_settings import TrainingOptions
 
 __all__ = ["fit_replicas"]
@@ -58,6 +58,8 @@ def fit_replicas(
     epochs, seeds = training.epochs, random.split(key, num_replicas)
     keys = Keys(*jax.vmap(lambda key: random.split(key, 4), out_axes=1)(seeds))
     state = jax.vmap(lambda keys: epochs.start(keys, training.params, training.rows))(keys)
+    first = jax.tree.map(lambda leaf: leaf[0], (keys, state))
+    check_first_batch(training, *first, all_options)
     run = jax.jit(jax.vmap(epochs.run, in_axes=(0, 0, None, None, None)))
     loss_of = jax.jit(jax.vmap(epochs.loss, in_axes=(0, 0, None, None)))
     words = all_options.words(training.program, x, args, seed=str(random.key_data(seeds)))

@@ -133,6 +133,7 @@ def local(num_draws: int) -> Callable[..., Array]:
         return jnp.where(empty, multinomial(key_row, log_weight, num_particles), drawn)
 
     resample.__name__ = f"local({num_draws})"
+    vars(resample)["num_draws"] = num_draws
     return resample
 
 

@@ -100,7 +100,7 @@ def fit(
     training = prepare(program, x, args, options)
     keys = Keys(*random.split(key, 4))
     state = training.epochs.start(keys, training.params, training.rows)
-    _check_first_batch(training, keys, state, options)
+    check_first_batch(training, keys, state, options)
     run, loss_of = jax.jit(training.epochs.run), jax.jit(training.epochs.loss)
     words = options.words(program, x, args, seed=str(random.key_data(key)))
     progress = training.progress(options.num_steps)
@@ -148,7 +148,7 @@ def prepare(program: Any, x: Any, args: tuple[Any, ...], options: TrainingOption
     return Training(program, params, epochs, rows, held_out)
 
 
-def _check_first_batch(training: Training, keys: Keys, state: Any, options: Any) -> None:
+def check_first_batch(training: Training, keys: Keys, state: Any, options: Any) -> None:
     """Refuse what the model does not observe as it is, or outside of its support."""
     rows, params = training.rows, training.epochs.params_of(state)
     batch = training.epochs.first_batch(keys, rows)

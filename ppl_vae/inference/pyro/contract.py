@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.incomplete_data import refuse_narrow
-from ppl_vae.inference.pyro.data_checks import refuse_altered, refuse_unsupported
+from ppl_vae.inference.pyro.data_checks import dtype_remedy, refuse_altered, refuse_unsupported
 from ppl_vae.inference.pyro.folding import learn_to_fold
 from ppl_vae.inference.pyro.likelihood import complete, find_rule, log_prob
 from ppl_vae.inference.pyro.program import Latents, Program, without_mask
@@ -73,15 +73,8 @@ def _run(program: Program, role: str) -> dict[str, Any]:
         raise ValueError(
             f"The {role} could not be run on data of shape {tuple(program.x_obs.shape)}, "
             "(rows, *event): "
-            f"{type(error).__name__}: {error}{_remedy(error, program)}"
+            f"{type(error).__name__}: {error}{dtype_remedy(error, program.x_obs)}"
         ) from error
-
-
-def _remedy(error: Exception, program: Program) -> str:
-    if "dtype" not in str(error):
-        return ""
-    dtype = program.x_obs.dtype
-    return f"\nx is {dtype}: pass it in the type of the program's weights, such as `x.float()`."
 
 
 class _Refused(ValueError):

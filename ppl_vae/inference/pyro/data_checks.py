@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 from ppl_vae.incomplete_data import refuse_outside, take_data_site
 from ppl_vae.inference.pyro.program import Program, without_mask
 
-__all__ = ["check_observed", "refuse_altered", "refuse_unsupported"]
+__all__ = ["check_observed", "dtype_remedy", "refuse_altered", "refuse_unsupported"]
 
 
 def refuse_altered(program: Program, site: dict[str, Any]) -> None:
@@ -51,6 +51,13 @@ def check_observed(program: Program, x: Tensor, mask: Tensor) -> None:
             refuse_unsupported(x, mask, likelihood, program.site)
         except RuntimeError:  # the support has bounds for each row of the batch
             refuse_unsupported(program.x_obs, program.mask, likelihood, program.site)
+
+
+def dtype_remedy(error: Exception, x: Tensor) -> str:
+    """Return what to do about an error of torch's that tells of types, or an empty string."""
+    if "dtype" not in str(error):
+        return ""
+    return f"\nx is {x.dtype}: pass it in the type of the program's weights, such as `x.float()`."
 
 
 def _entry_support(support: Any) -> Any:

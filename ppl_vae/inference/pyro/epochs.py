@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.compiled import Compiled
-from ppl_vae.inference.pyro.data_checks import check_observed
+from ppl_vae.inference.pyro.data_checks import check_observed, dtype_remedy
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.optimisers import Descent
@@ -85,7 +85,12 @@ class Epochs:
         """Return the unconstrained parameters that the objective uses, by name."""
         with pyro.poutine.trace(param_only=True) as recorded, torch.random.fork_rng():
             batch, weights = self._batch(rows, torch.arange(self.batch_size), 0)
-            self._loss(batch, weights)
+            try:
+                self._loss(batch, weights)
+            except RuntimeError as error:
+                if remedy := dtype_remedy(error, batch.x):
+                    raise TypeError(f"The program could not be run: {error}{remedy}") from error
+                raise
         self._check(batch, rows if self.transform is None else batch)
         # Two names may stand for one tensor.
         found = {id(p): (name, p) for name, p in _unconstrained(recorded.trace)}

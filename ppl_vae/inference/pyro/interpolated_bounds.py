@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.importance_weighted import IWAE
@@ -118,6 +119,11 @@ class Renyi(IWAE):
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""
         log_weight = self.log_weight(program)
-        if self.alpha == 1:
+        power = 1 - self.alpha
+        if power == 0:
             return log_weight.mean(0)
-        return log_mean_exp((1 - self.alpha) * log_weight) / (1 - self.alpha)
+        # Relative to the largest w^power, expm1 and log1p lose no digits as power goes to zero.
+        largest = (log_weight.amax(0) if power > 0 else log_weight.amin(0)).detach()
+        largest = torch.where(largest.isfinite(), largest, 0.0)
+        relative = (power * (log_weight - largest)).expm1()
+        return largest + relative.mean(0).log1p() / power

@@ -22,6 +22,7 @@ from ppl_vae.inference.pyro.resampling import multinomial
 from ppl_vae.inference.pyro.rows import take_rows
 from ppl_vae.inference.pyro.weighting import log_mixture
 from ppl_vae.inference_data import Run
+from ppl_vae.lair_options import check_lair_options
 
 __all__ = [
     "LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "lair_info", "renew", "step", "weigh",
@@ -102,13 +103,23 @@ def renew(
     log_weight = without_nan(proposed.log_weight)
 
     # 3. Resample one ancestor a particle, among all proposals of the row.
-    chosen_by = log_weight if transform is None else transform(log_weight)
+    chosen_by = log_weight if transform is None else _transformed(transform, log_weight)
     ancestor = resample(chosen_by, num_particles)
     z, lp, likelihood = take_rows(tuple(proposed[:3]), ancestor)
 
     # 4. Impute x_m ~ p(x_m | x_o, z).
     x = program.impute(likelihood)
     return LAIRState(x, z), lair_info(lp, log_weight, proposed.z)
+
+
+def _transformed(transform: Callable[[Tensor], Tensor], log_weight: Tensor) -> Tensor:
+    changed = transform(log_weight)
+    if changed.shape != log_weight.shape:
+        raise ValueError(
+            "transform must return log-weights of the shape that it gets, "
+            f"{tuple(log_weight.shape)}, it returned {tuple(changed.shape)}."
+        )
+    return without_nan(changed)
 
 
 def without_nan(log_weight: Tensor) -> Tensor:
@@ -151,7 +162,7 @@ class LAIRKernel(ProgramKernel):
             the reported weights are those before it.
 
     Raises:
-        TypeError: if `resample` is no function.
+        TypeError: if `resample` or `transform` is no function.
         ValueError: if `num_particles` or `num_prior` is out of range.
 
     Example:
@@ -169,6 +180,7 @@ class LAIRKernel(ProgramKernel):
     """
 
     num_particles: int
+    num_draws: int = 1  # from each component
     settings: ClassVar[tuple[str, ...]] = (
         "num_particles", "num_prior", "log_denominator", "resample", "transform",
     )  # fmt: skip
@@ -178,15 +190,7 @@ class LAIRKernel(ProgramKernel):
         log_denominator=log_mixture, resample=multinomial, transform=None,
     ) -> None:  # fmt: skip
         super().__init__(model, guide, site=site)
-        if not (isinstance(num_particles, int | np.integer) and num_particles >= 1):
-            raise ValueError(f"num_particles must be an integer >= 1, got {num_particles}.")
-        if not (isinstance(num_prior, int | np.integer) and num_prior >= 0):
-            raise ValueError(f"num_prior must be an integer >= 0, got {num_prior}.")
-        if not callable(resample):
-            raise TypeError(
-                "resample must be a function of `resampling`, such as `resampling.systematic`, got "
-                f"{resample!r}."
-            )
+        check_lair_options(num_particles, num_prior, self.num_draws, resample, transform)
         self.num_particles = int(num_particles)
         self.num_prior = int(num_prior)
         self.log_denominator = log_denominator

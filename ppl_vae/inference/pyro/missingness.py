@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.findings import accepts_mask
 from ppl_vae.inference.pyro.program import Program
-from ppl_vae.missingness import Logistic, Patterns
+from ppl_vae.missingness import Logistic, Patterns, require_kind
 
 __all__ = [
     "check_missingness",
@@ -78,6 +78,9 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
     Args:
         mechanism: of `ppl_vae.missingness`, for example `mnar_logistic(rng, x)`.
 
+    Raises:
+        TypeError: another kind of mechanism.
+
     Example:
         >>> import numpy as np
         >>> from pyro import poutine
@@ -89,6 +92,7 @@ def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:
         >>> poutine.trace(missingness).get_trace(x).nodes["mask"]["value"].shape
         torch.Size([20, 3])
     """
+    require_kind(Logistic, mechanism)
     weights, bias = torch.as_tensor(mechanism.weights), torch.as_tensor(mechanism.bias)
     always, never = bias.isposinf(), bias.isneginf()
     bias = bias.clamp(-SURE, SURE)
@@ -122,6 +126,7 @@ def pattern_missingness(
             mechanism has a single class.
 
     Raises:
+        TypeError: another kind of mechanism.
         ValueError: the mechanism has several classes and there is no `classify`.
 
     Example:
@@ -135,6 +140,7 @@ def pattern_missingness(
         >>> sites["pattern"]["value"].tolist()
         [0, 0]
     """
+    require_kind(Patterns, mechanism)
     mechanism.check_classes(classify is not None)
     patterns = torch.as_tensor(mechanism.patterns.copy())
     probability = torch.as_tensor(mechanism.probability)

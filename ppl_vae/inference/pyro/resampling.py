@@ -124,6 +124,7 @@ def local(num_draws: int) -> Callable[..., Tensor]:
         return torch.where(empty, multinomial(log_weight, num_particles), drawn)
 
     resample.__name__ = f"local({num_draws})"
+    vars(resample)["num_draws"] = num_draws
     return resample
 
 

@@ -87,7 +87,7 @@ class ScheduledLAIRKernel(LAIRKernel):
         power: of t, in (0, 1], such as `weighting.poly(num_iterations)`; by default 1.
 
     Raises:
-        ValueError: if one of the numbers is out of range, or power(0).
+        ValueError: if one of the numbers is out of range, or power(t) at some t up to 100,000.
         TypeError: if `power` is no function.
 
     Example:
@@ -125,9 +125,10 @@ class ScheduledLAIRKernel(LAIRKernel):
             raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
         if not callable(power):
             raise TypeError(f"power must be a function of t, got {type(power).__name__}.")
-        first = float(power(torch.zeros(())))
-        if not 0 < first <= 1:
-            raise ValueError(f"power(t) must lie in (0, 1]; at t = 0 it is {first}.")
+        for t in (0, 1, 10, 100, 1_000, 10_000, 100_000):
+            value = float(power(torch.tensor(float(t))))
+            if not 0 < value <= 1:
+                raise ValueError(f"power(t) must lie in (0, 1]; at t = {t} it is {value}.")
         self.replenish_every = int(replenish_every)
         self.power = power
 

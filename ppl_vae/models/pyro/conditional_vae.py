@@ -75,16 +75,18 @@ class ConditionalVAE(LayeredProgram):
         """q(z1, ..., zL | x, y) of rows x, (B, *event), of classes (B,); return z1, ..., zL."""
         return self._run_guide(x, self._classes(labels, self._num_rows(x)))
 
-    def check_rows(self, x: Tensor, labels: Tensor) -> None:
+    def check_rows(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Raise unless rows x have values that the likelihood can give, and labels within range.
 
         Model and guide check the same.
 
         Raises:
-            TypeError: labels that are not whole numbers.
+            TypeError: no labels, or labels that are not whole numbers.
             ValueError: values outside the likelihood's support, labels of another shape than
                 (B,), or out of range; names row and value.
         """
+        if labels is None:
+            raise TypeError("A ConditionalVAE is given labels, one a row: `fit(..., x, labels)`.")
         super().check_rows(x)
         self._classes(labels, self._num_rows(x))
 
