@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 import optax
 from flax import nnx
 from jax import random
+from numpyro import handlers
 from numpyro.contrib.module import nnx_module
 from numpyro.infer import SVI, Trace_ELBO
 
@@ -25,11 +26,13 @@ from ppl_vae.numpyro import (
     RWS,
     STL,
     DReG,
+    Fitted,
     GDReG,
     MWGKernel,
     RWSDReG,
     fit,
     fit_replicas,
+    gradient_quality,
 )
 
 X = np.random.default_rng(0).normal(2, 3, (24, 4)).astype("float32")
@@ -153,7 +156,7 @@ def test_evaluation_mode_uses_what_training_kept():
     norm = weights["between"]
     units = (units - kept["mean"]) / np.sqrt(kept["var"] + 1e-5) * norm["scale"] + norm["bias"]
     loc = (np.maximum(units, 0) @ weights["last"]["kernel"] + weights["last"]["bias"])[:, :2]
-    sites = numpyro.handlers.trace(numpyro.handlers.seed(result.guide, 0)).get_trace(X)
+    sites = handlers.trace(handlers.seed(result.guide, 0)).get_trace(X)
     np.testing.assert_allclose(sites["z"]["fn"].base_dist.loc, loc, rtol=1e-4, atol=1e-4)
 
 
@@ -174,6 +177,21 @@ def test_state_goes_through_checkpoints_and_replicas(kind, tmp_path):
     alone = fit(random.split(key, 2)[1], pair, X, **options)
     assert _leaves(alone.params).keys() == _leaves(replica.params).keys()
     np.testing.assert_allclose(replica.losses, alone.losses, rtol=1e-3)
+
+
+def test_gradients_are_those_of_the_trained_state():
+    programs = Programs("batch norm")
+    result = fitted(programs, num_steps=30, learning_rate=1e-2)
+    programs.eval()
+    key, params = random.key(5), result.params
+    quality = gradient_quality(key, result, X[:6], num_particles=(2,), num_draws=3)
+    state = {name: value for name, value in params.items() if name.endswith("$state")}
+    pair = (handlers.substitute(fn, data=state) for fn in (programs.model, programs.guide))
+    weights = {name: value for name, value in params.items() if name not in state}
+    same = gradient_quality(
+        key, Fitted(tuple(pair), weights), X[:6], num_particles=(2,), num_draws=3
+    )
+    np.testing.assert_allclose(quality.norm, same.norm, rtol=1e-5)
 
 
 def _leaves(params):

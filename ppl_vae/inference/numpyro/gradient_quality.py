@@ -142,7 +142,7 @@ def _start(
         for n, site in sites.items()
     }
     start = {block_of(n): to_own[n].inv(sites[n]["value"]) for n in sorted(sites)}
-    return start, lambda params: {n: to_own[n](params[block_of(n)]) for n in sites}
+    return start, lambda params: given | {n: to_own[n](params[block_of(n)]) for n in sites}
 
 
 def block_of(name: str) -> str:
