@@ -18,9 +18,11 @@ import toy_grid
 from experiment import arguments
 from flax import nnx
 from jax import random
+from numpyro.contrib.module import nnx_module
 from tqdm import trange
 
 from ppl_vae import numpyro as api
+from ppl_vae.schedules import Cosine
 
 
 class ResidualMLP(nnx.Module):
@@ -52,10 +54,6 @@ class ToyVAE(nnx.Module):
         self.encoder = ResidualMLP(2, 2, preset, rngs)
         self.decoder = ResidualMLP(1, 4, preset, rngs)
 
-    def encode(self, x):
-        a, b = jnp.split(nnx.softplus(self.encoder(x)), 2, -1)
-        return dist.Beta(a, b).to_event(1)
-
     def decode(self, z):
         loc, raw = jnp.split(self.decoder(z), 2, -1)
         return dist.Normal(loc, nnx.softplus(raw) + 1e-8).to_event(1)
@@ -67,13 +65,19 @@ class ToyVAE(nnx.Module):
 
     def guide(self, x):
         with numpyro.plate("rows", x.shape[0]):
-            numpyro.sample("z", self.encode(x))
+            numpyro.sample("z", beta(self.encoder(x)))
+
+
+def beta(raw):
+    """The encoder's distribution."""
+    a, b = jnp.split(nnx.softplus(raw), 2, -1)
+    return dist.Beta(a, b).to_event(1)
 
 
 def loss(vae, x, z):
     """Each component has its part of the latent: -log E p(x | z) - E log q(z | x), z (S, B, 1)."""
     log_p = vae.decode(z).log_prob(x)
-    log_q = vae.encode(x).log_prob(z)
+    log_q = beta(vae.encoder(x)).log_prob(z)
     evidence = jax.scipy.special.logsumexp(log_p, 0) - jnp.log(len(z))
     return -(evidence + log_q.mean(0)).mean()
 
@@ -110,9 +114,33 @@ def train(args, preset):
     return vae
 
 
+def refit(args, preset, vae):
+    """Return the guide fitted to the VAE's own posterior, by draws from the VAE: forward KL."""
+
+    def guide(x):
+        encoder = nnx_module("encoder", vae.encoder)
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("z", beta(encoder(x)))
+
+    x, _ = toy_grid.draw(np.random.default_rng(args.seed), 27_000)
+    fitted = api.fit(
+        random.key(args.seed),
+        (vae.model, guide),
+        x,
+        objective="forward-kl",
+        num_steps=preset.num_refit_steps,
+        batch_size=preset.batch_size,
+        learning_rate=Cosine(1e-3, 0.0, preset.num_refit_steps),
+        clip_norm=10.0,
+        checkpoint=args.out / "encoder.checkpoint",
+    )
+    return fitted.guide
+
+
 def main(args):
     preset = toy_grid.PRESETS[args.preset]
     vae = train(args, preset)
+    guide = refit(args, preset, vae) if preset.num_refit_steps else vae.guide
 
     def run(kernel, key, num_iterations, start=None):
         num_warmup = num_iterations // 100
@@ -128,12 +156,12 @@ def main(args):
 
     @cache
     def start():
-        kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
+        kernel = api.PseudoGibbsKernel(vae.model, guide)
         x = np.stack([toy_grid.START] * preset.num_replicates)
         return run(kernel, random.key(args.seed), 1, {"x": x}).last_state.hand_over()
 
     def sample(name, method, seed):
-        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+        kernel = getattr(api, method.kernel)(vae.model, guide, **method.options)
         key_run, key_pool = random.split(random.key(seed))
         mcmc = run(kernel, key_run, preset.num_proposals // method.proposals, start())
         yield name, api.to_inference_data(mcmc)

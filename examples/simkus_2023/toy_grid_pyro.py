@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 from tqdm import trange
 
 from ppl_vae import pyro as api
+from ppl_vae.schedules import Cosine
 
 
 class ResidualMLP(nn.Module):
@@ -48,10 +49,6 @@ class ToyVAE(nn.Module):
         self.encoder = ResidualMLP(2, 2, preset)
         self.decoder = ResidualMLP(1, 4, preset)
 
-    def encode(self, x):
-        a, b = softplus(self.encoder(x)).chunk(2, -1)
-        return dist.Beta(a, b).to_event(1)
-
     def decode(self, z):
         loc, raw = self.decoder(z).chunk(2, -1)
         return dist.Normal(loc, softplus(raw) + 1e-8).to_event(1)
@@ -63,14 +60,21 @@ class ToyVAE(nn.Module):
             pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x):
+        encoder = pyro.module("encoder", self.encoder)
         with pyro.plate("rows", x.shape[0]):
-            pyro.sample("z", self.encode(x))
+            pyro.sample("z", beta(encoder(x)))
+
+
+def beta(raw):
+    """The encoder's distribution."""
+    a, b = softplus(raw).chunk(2, -1)
+    return dist.Beta(a, b).to_event(1)
 
 
 def loss(vae, x, z):
     """Each component has its part of the latent: -log E p(x | z) - E log q(z | x), z (S, B, 1)."""
     log_p = vae.decode(z).log_prob(x)
-    log_q = vae.encode(x).log_prob(z)
+    log_q = beta(vae.encoder(x)).log_prob(z)
     evidence = log_p.logsumexp(0) - np.log(len(z))
     return -(evidence + log_q.mean(0)).mean()
 
@@ -108,10 +112,28 @@ def train(args, preset, device):
     return vae.eval()
 
 
+def refit(args, preset, vae, device):
+    """Return the guide fitted to the VAE's own posterior, by draws from the VAE: forward KL."""
+    x, _ = toy_grid.draw(np.random.default_rng(args.seed), 27_000)
+    pyro.set_rng_seed(args.seed)
+    fitted = api.fit(
+        (vae.model, vae.guide),
+        torch.as_tensor(x, device=device),
+        objective="forward-kl",
+        num_steps=preset.num_refit_steps,
+        batch_size=preset.batch_size,
+        learning_rate=Cosine(1e-3, 0.0, preset.num_refit_steps),
+        clip_norm=10.0,
+        checkpoint=args.out / "encoder.checkpoint",
+    )
+    return fitted.guide
+
+
 def main(args):
     preset = toy_grid.PRESETS[args.preset]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vae = train(args, preset, device)
+    guide = refit(args, preset, vae, device) if preset.num_refit_steps else vae.guide
 
     def run(kernel, seed, num_iterations, start=None):
         num_warmup = num_iterations // 100
@@ -130,13 +152,13 @@ def main(args):
 
     @cache
     def start():
-        kernel = api.PseudoGibbsKernel(vae.model, vae.guide)
+        kernel = api.PseudoGibbsKernel(vae.model, guide)
         x = np.stack([toy_grid.START] * preset.num_replicates)
         start = {"x": torch.as_tensor(x, device=device)}
         return run(kernel, args.seed, 1, start).last_state.hand_over()
 
     def sample(name, method, seed):
-        kernel = getattr(api, method.kernel)(vae.model, vae.guide, **method.options)
+        kernel = getattr(api, method.kernel)(vae.model, guide, **method.options)
         mcmc = run(kernel, seed, preset.num_proposals // method.proposals, start())
         yield name, api.to_inference_data(mcmc)
         if method.kernel == "LAIRKernel":
