@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import Method, Results
+from experiment import Method
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -138,13 +138,12 @@ def _divergences(draws, truth):
     ).T
 
 
-def run(args, device, sample, decode):
+def run(args, results, sample, decode):
     """Run all methods that an earlier call has not finished; write rows, draws and the figure.
 
     `sample(method, seed)` yields names ("LAIR 4+1", "LAIR 4+1 resampled") with InferenceData;
     `decode(z)` returns the decoder's loc and scale as arrays.
     """
-    results = Results(args, device)
     truth = exact_densities(*decode(Z_GRID[:, None].astype(np.float32)))
     preset = PRESETS[args.preset]
     budget = f"{preset.num_proposals} proposals a row"

@@ -15,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import toy_grid
-from experiment import arguments
+from experiment import Results, arguments
 from flax import nnx
 from jax import random
 from numpyro.contrib.module import nnx_module
@@ -139,6 +139,7 @@ def refit(args, preset, vae):
 
 def main(args):
     preset = toy_grid.PRESETS[args.preset]
+    results = Results(args, jax.devices()[0].platform)
     vae = train(args, preset)
     guide = refit(args, preset, vae) if preset.num_refit_steps else vae.guide
 
@@ -173,7 +174,7 @@ def main(args):
         normal = vae.decode(jnp.asarray(z)).base_dist
         return np.asarray(normal.loc), np.asarray(normal.scale)
 
-    toy_grid.run(args, jax.devices()[0].platform, sample, decode)
+    toy_grid.run(args, results, sample, decode)
 
 
 if __name__ == "__main__":

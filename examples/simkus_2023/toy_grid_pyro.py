@@ -13,7 +13,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import toy_grid
-from experiment import arguments
+from experiment import Results, arguments
 from torch import nn
 from torch.nn.functional import softplus
 from tqdm import trange
@@ -132,6 +132,7 @@ def refit(args, preset, vae, device):
 def main(args):
     preset = toy_grid.PRESETS[args.preset]
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    results = Results(args, device)
     vae = train(args, preset, device)
     guide = refit(args, preset, vae, device) if preset.num_refit_steps else vae.guide
 
@@ -170,7 +171,7 @@ def main(args):
             normal = vae.decode(torch.as_tensor(z, device=device)).base_dist
         return normal.loc.cpu().numpy(), normal.scale.cpu().numpy()
 
-    toy_grid.run(args, device, sample, decode)
+    toy_grid.run(args, results, sample, decode)
 
 
 if __name__ == "__main__":
