@@ -80,16 +80,27 @@ class RegisteredNet:
         if self._leaves(nnx.Param):
             params = numpyro.param(self.site, self.initial(None) if self.is_own else self.initial)
         if not (first := self._held(nnx.Not(nnx.Param))):
-            return self._with(params, {})
+            return self.with_params(params)
         kept = mutable(self.state_site, {"state": first})
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            net = self._with(params, kept["state"])
+            net = self.with_params(params, kept["state"])
             out = net(*args, **kwargs)
             kept["state"] = nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
             return out
 
         return call
+
+    def with_params(
+        self, params: Mapping[str, Any], kept: Mapping[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """Return a copy of the net, as it is now, with these weights and this state."""
+        graph, weights, rest = nnx.split(self._module, nnx.Param, ...)
+        # Copies, so that no tracer stays in the module.
+        weights, rest = (jax.tree.map(lambda leaf: leaf, part) for part in (weights, rest))
+        nnx.replace_by_pure_dict(weights, dict(params))
+        nnx.replace_by_pure_dict(rest, dict(kept or {}))
+        return nnx.merge(graph, weights, rest, copy=True)
 
     def to_weights(self, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the weights by their names in the weight file, running means among them."""
@@ -124,15 +135,6 @@ class RegisteredNet:
             for kind in (nnx.Param, _KEPT)
             for path, leaf in self._leaves(kind)
         }
-
-    def _with(self, params: Mapping[str, Any], kept: Mapping[str, Any]) -> Callable[..., Any]:
-        """Return a copy of the net, as it is now, with these values."""
-        graph, weights, rest = nnx.split(self._module, nnx.Param, ...)
-        # Copies, so that no tracer stays in the module.
-        weights, rest = (jax.tree.map(lambda leaf: leaf, part) for part in (weights, rest))
-        nnx.replace_by_pure_dict(weights, dict(params))
-        nnx.replace_by_pure_dict(rest, dict(kept))
-        return nnx.merge(graph, weights, rest, copy=True)
 
     def _held(self, kind: Any) -> dict[str, Any]:
         """Return what the module itself holds of a kind."""
