@@ -23,12 +23,12 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     MultivariateNormal,
-    biject_to,
     constraints,
 )
 
 from ppl_vae.inference.pyro import bernoulli
 from ppl_vae.inference.pyro.masking import keep, where
+from ppl_vae.inference.pyro.support import is_real, somewhere
 
 __all__ = [
     "Rule",
@@ -148,9 +148,9 @@ def _entrywise_log_prob(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
 def _within_support(entry: Distribution, x: Tensor, mask: Tensor) -> Tensor:
     """Put a value of the support where x is missing: outside of it gradients would be NaN."""
     support: Any = entry.support
-    if support is constraints.real or support.is_discrete:
+    if is_real(support) or support.is_discrete:
         return x
-    return torch.where(mask, x, biject_to(support)(torch.zeros_like(x)))
+    return torch.where(mask, x, somewhere(support, x))
 
 
 def _entrywise_sample(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints
 
-__all__ = ["largest_value", "likelihood_within", "log_prob_within"]
+__all__ = ["is_real", "largest_value", "likelihood_within", "log_prob_within", "somewhere"]
 
 
 def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
         value = value.to(d.mean.dtype)  # a Bernoulli's log density takes no integers
     inside = entry.check(value)
     checked = inside[..., None] if entry.event_dim else inside
-    log_prob = d.log_prob(torch.where(checked, value, _somewhere(entry, value)))
+    log_prob = d.log_prob(torch.where(checked, value, somewhere(entry, value)))
     num_event = len(d.event_shape) - entry.event_dim
     if num_event:
         inside = inside.flatten(-num_event).all(-1)
@@ -54,13 +54,23 @@ def _checkable_entry(d: Distribution) -> Any:
         return None
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    if support is None or support is constraints.real:
+    if support is None or is_real(support):
         return None
     return None if support.event_dim and not support.is_discrete else support
 
 
-def _somewhere(entry: Any, value: Tensor) -> Any:
-    """A value of the support, that entries of `value` can be replaced by."""
+def is_real(support: Any) -> bool:
+    """Whether any number is in the support, be it of a mixture."""
+    if isinstance(support, constraints.MixtureSameFamilyConstraint):
+        support = support.base_constraint
+    return support is constraints.real
+
+
+def somewhere(entry: Any, value: Tensor) -> Tensor:
+    """Return a value of the support, that entries of `value` can be replaced by."""
+    if isinstance(entry, constraints.MixtureSameFamilyConstraint):  # of its first component
+        found = somewhere(entry.base_constraint, value[..., None])
+        return found[..., 0] if found.ndim else found
     if not entry.is_discrete:
         return biject_to(entry)(value.new_zeros(()))
     if entry.event_dim:  # all of the counts in the first category, of which one-hot has one
