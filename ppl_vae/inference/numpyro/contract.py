@@ -133,9 +133,13 @@ class _Refuse(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] in ("param", "mutable") and msg["value"] is None:
+            is_state = msg["type"] == "mutable"
+            kind = "state" if is_state else "parameter"
+            more = "{**svi_result.params, **svi_result.state.mutable_state}"
             raise _Refused(
-                f"The parameter {msg['name']!r} of the {self.role} has no trained value and would "
-                "start afresh: pass params=... to the kernel (`svi_result.params`, or "
+                f"The {kind} {msg['name']!r} of the {self.role} has no trained value and would "
+                "start afresh: pass params=... to the kernel "
+                f"(`{more if is_state else 'svi_result.params'}`, or "
                 "`fitted.params`), or give the kernel `fitted.model` and `fitted.guide`."
             )
         if msg["type"] == "plate" and msg["args"][1] not in (None, msg["args"][0]):

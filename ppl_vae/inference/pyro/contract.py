@@ -102,12 +102,10 @@ class _Refuse(Messenger):
         if is_recorded_only(msg):
             return
         if site_is_subsample(msg) and msg["fn"].subsample_size not in (None, msg["fn"].size):
-            size, subsample_size = msg["fn"].size, msg["fn"].subsample_size
-            raise _Refused(
-                f"The plate {msg['name']!r} of the {self.role} is subsampled, {subsample_size} of "
-                f"{size} rows, which scales the densities. Make it a plate over all rows of x, "
-                f"`pyro.plate({msg['name']!r}, x.shape[0])`; rows left out need no sampling."
-            )
+            self._refuse_subsampled(msg["name"], msg["fn"].size, msg["fn"].subsample_size)
+        for plate in () if site_is_subsample(msg) else msg["cond_indep_stack"]:
+            if plate.full_size is not None and plate.full_size != plate.size:
+                self._refuse_subsampled(plate.name, plate.full_size, plate.size)
         if not site_is_subsample(msg) and (torch.as_tensor(msg["scale"]) != 1).any():
             raise _Refused(
                 f"The log density of site {msg['name']!r} of the {self.role} is scaled by "
@@ -122,6 +120,13 @@ class _Refuse(Messenger):
                 self._refuse_masked(msg["name"])
         if msg["name"] != self.program.site and _is_masked(msg["fn"]):
             self._refuse_masked(msg["name"])
+
+    def _refuse_subsampled(self, name: str, size: int, subsample_size: int) -> None:
+        raise _Refused(
+            f"The plate {name!r} of the {self.role} is subsampled, {subsample_size} of "
+            f"{size} rows, which scales the densities. Make it a plate over all rows of x, "
+            f"`pyro.plate({name!r}, x.shape[0])`; rows left out need no sampling."
+        )
 
     def _refuse_masked(self, name: str) -> None:
         raise _Refused(

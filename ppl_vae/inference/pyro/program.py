@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.pyro.findings import accepts_mask, findings
+from ppl_vae.inference.pyro.folded_density import unfold_density
 from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
 from ppl_vae.inference.pyro.pairwise import log_prob_of_each
 from ppl_vae.inference.pyro.recorder import Recorder, Stop
@@ -202,7 +203,7 @@ class Program:
             self._row_ndim[name] = site["value"].ndim
         if len(axes) == 1:
             return sites
-        return {name: _unfolded(site, axes) for name, site in sites.items()}
+        return {name: self._unfolded(site, axes, name) for name, site in sites.items()}
 
     def _run(
         self, fn: Callable[..., Any], x: Tensor, z: Latents, axes: torch.Size, until: frozenset[str]
@@ -233,6 +234,11 @@ class Program:
             each = [{k: run[name][k] for k in ("fn", "value")} for run in runs]
             joined[name] = {**site, **join(each, torch.Size((axes.numel(),)))}
         return joined
+
+    def _unfolded(self, site: dict[str, Any], axes: torch.Size, name: str) -> dict[str, Any]:
+        # Rows are chosen from the likelihood; of all others densities alone are asked for.
+        unfold = unfold_rows if name == self.site else unfold_density
+        return {**site, "value": unfold_rows(site["value"], axes), "fn": unfold(site["fn"], axes)}
 
     def _axes(self, z: Latents) -> torch.Size:
         """The axes of `z` up to the rows: those that a site's value has beyond one chain's."""
@@ -283,10 +289,6 @@ def require_reparameterised(has_rsample: dict[str, bool]) -> None:
             f"Sites {without} of the guide have no reparameterised sampler, so this objective's "
             "gradient would be wrong. Use a continuous relaxation, or sum the site out."
         )
-
-
-def _unfolded(site: dict[str, Any], axes: torch.Size) -> dict[str, Any]:
-    return {**site, "value": unfold_rows(site["value"], axes), "fn": unfold_rows(site["fn"], axes)}
 
 
 def _sum_log_prob(sites: dict[str, dict[str, Any]]) -> Tensor:

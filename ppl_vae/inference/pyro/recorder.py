@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -53,5 +54,12 @@ class Recorder(Messenger):
 
 
 def is_recorded_only(msg: Any) -> bool:
-    """Whether a sample site is a `pyro.deterministic`, which has a value and no density."""
-    return "_deterministic" in msg["infer"]
+    """Whether a sample site has a value and no density.
+
+    A `pyro.deterministic`, or what `poutine.reparam` leaves of a site: a masked, observed Delta.
+    """
+    d = msg["fn"]
+    left = (
+        msg["is_observed"] and isinstance(d, MaskedDistribution) and isinstance(d.base_dist, Delta)
+    )
+    return "_deterministic" in msg["infer"] or (left and d._mask is False)

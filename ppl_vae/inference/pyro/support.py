@@ -17,7 +17,7 @@ def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
     """Return log d(value), and -inf where `value` is outside of d's support."""
     entry = _checkable_entry(d)
     if entry is None:
-        return d.log_prob(value)
+        return _log_prob(d, value)
     if entry.is_discrete and not value.is_floating_point():
         value = value.to(d.mean.dtype)  # a Bernoulli's log density takes no integers
     inside = entry.check(value)
@@ -27,6 +27,17 @@ def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
     if num_event:
         inside = inside.flatten(-num_event).all(-1)
     return torch.where(inside, log_prob, -torch.inf)
+
+
+def _log_prob(d: Distribution, value: Tensor) -> Tensor:
+    try:
+        return d.log_prob(value)
+    except KeyError as error:  # Pyro's transforms look for a draw of their own
+        raise NotImplementedError(
+            "A density has a transform without an inverse, and is asked for at values that it has "
+            "not drawn itself. Use one with an inverse: `affine_autoregressive`, `spline`, "
+            "`affine_coupling`."
+        ) from error
 
 
 def likelihood_within(log_prior: Tensor, log_likelihood: Tensor) -> Tensor:
