@@ -19,6 +19,7 @@ ONE_TWIN_ONLY = {
     "inference/pyro/masking.py",
     "inference/pyro/pairwise.py",
     "inference/pyro/findings.py",
+    "inference/pyro/folded_density.py",
     "inference/pyro/folding.py",
     "inference/pyro/guide_particles.py",
     "inference/pyro/recorder.py",

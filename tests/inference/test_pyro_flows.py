@@ -122,7 +122,9 @@ def test_a_flow_as_prior():
     model, guide = programs("coupling", flow_of_prior="matrix")
     check(run(MWGKernel(model, guide)).get_samples()["x"][..., 1].numpy(), mean, variance)
     found = log_likelihood(model, guide, X[:5], num_particles=(20_000,), progress_bar=False)
-    np.testing.assert_allclose(found["estimates"]["log_likelihood"].values.ravel(), evidence, atol=0.05)
+    np.testing.assert_allclose(
+        found["estimates"]["log_likelihood"].values.ravel(), evidence, atol=0.05
+    )
 
 
 def test_training_leads_to_the_same_draws():

@@ -54,7 +54,8 @@ def log_likelihood(
 
     All k share one pool of S = max k weights a row. L_1 is the ELBO; L_k grows to log p(x_o).
     Where `khat` is above 0.7 the pool has not seen what carries the mean, and L_k is too low. A row
-    of which nothing is observed, nor any other site of the model, has log p = 0.
+    of which nothing is observed, nor any other site of the model, has log p = 0, and so L_k for
+    every k, L_1 too.
 
     Args:
         key: random key.

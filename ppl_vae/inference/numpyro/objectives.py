@@ -73,7 +73,7 @@ class Objective(infer.elbo.ELBO):
         **kwargs: Any,
     ) -> tuple[Array, Program]:
         if not args:
-            raise ValueError("The data comes first, not by keyword: `svi.update(state, x)`.")
+            raise ValueError("The data comes first: `svi.update(state, x)`, not by keyword.")
         x, args = args[0], args[1:]
         kwargs = dict(kwargs)
         objective = at_step(self, kwargs.pop("step", None))

@@ -267,7 +267,7 @@ def take_data(
 ) -> tuple[Any, tuple[Any, ...], Any, dict[str, Any]]:
     """Return x, the further arguments, the mask or None, and the further keyword arguments."""
     if not args:
-        raise ValueError("The data comes first, not by keyword: `mcmc.run(x)`, `svi.step(x)`.")
+        raise ValueError("The data comes first: `mcmc.run(x)`, `svi.step(x)`, not by keyword.")
     kwargs = dict(kwargs)
     mask = kwargs.pop("mask", None)
     return args[0], args[1:], mask, kwargs
