@@ -89,7 +89,7 @@ def test_a_site_without_gradient_is_named(backend, name):
 def test_data_by_keyword(backend):
     objective, pair = backend.api.IWAE(), ONE.pair(backend)
     key_and_weights = (None, {}) if backend.name == "numpyro" else ()
-    with pytest.raises(ValueError, match="data comes first: .*not by keyword"):
+    with pytest.raises(ValueError, match=r"data comes first: .*not by keyword"):
         objective.loss(*key_and_weights, *pair, x=X)
 
 

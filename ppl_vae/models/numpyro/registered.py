@@ -95,7 +95,8 @@ class RegisteredNet:
         self, params: Mapping[str, Any], kept: Mapping[str, Any] | None = None
     ) -> Callable[..., Any]:
         """Return a copy of the net, as it is now, with these weights and this state."""
-        graph, weights, rest = nnx.split(self._module, nnx.Param, ...)
+        parts: Any = nnx.split(self._module, nnx.Param, ...)
+        graph, weights, rest = parts
         # Copies, so that no tracer stays in the module.
         weights, rest = (jax.tree.map(lambda leaf: leaf, part) for part in (weights, rest))
         nnx.replace_by_pure_dict(weights, dict(params))
