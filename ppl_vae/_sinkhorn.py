@@ -36,9 +36,8 @@ def entropic_cost(cost: NDArray, epsilon: float, tolerance: float, beside: float
         return sharp
     widest = max(cost.max(), epsilon)
     f = np.zeros(len(cost))
-    for wide in np.geomspace(
-        widest, epsilon, int(np.ceil(np.log(widest / epsilon) / np.log(4))) + 1
-    ):
+    num_stages = int(np.ceil(np.log(widest / epsilon) / np.log(4))) + 1
+    for wide in np.geomspace(widest, epsilon, num_stages):
         for _ in range(MAX_STEPS):
             f, error = _newton_step(f, cost, wide)
             if error < 1e-3:

@@ -125,7 +125,11 @@ def test_each_step_drops_others(kind):
     assert np.ptp(losses) > 0.01 * losses[0], losses
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), ELBO(), IWAE(num_particles=5)], ids=repr)
+@pytest.mark.parametrize(
+    "objective",
+    [Trace_ELBO(), ELBO(), IWAE(num_particles=5)],
+    ids=["the host's ELBO", "ELBO", "IWAE"],
+)
 def test_running_means_follow_the_batch(objective):
     """As with the host's own objective: those of the encoder at x, of the decoder at its draws."""
     before, after, _ = one_step("batch norm", objective)
