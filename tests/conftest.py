@@ -62,6 +62,7 @@ IN_PYRO_FIRST = {
     "test_single_functions_and_chunks_agree_with_the_shared_call",
     "test_smoothed_weights_are_those_that_are_pooled", "test_stopped_and_live_densities_are_equal",
     "test_stored_latents_belong_to_the_stored_imputations",
+    "test_draws_are_those_of_quadrature", "test_training_and_evidence",
     "test_the_closed_form_measures_the_distance_to_the_prior_given_labels", "test_the_dataset",
     "test_the_history_begins_with_the_draws", "test_the_hosts_svi_takes_every_objective",
     "test_the_weight_of_the_divergence_changes_the_objective", "test_warm_start",

@@ -31,4 +31,4 @@ def test_benchmarks_run(command):
         [sys.executable, FOLDER / script, *options], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr[-2_000:]
-    assert run.stdout.count("|") > 10
+    assert len(run.stdout.splitlines()) >= 4  # two of heading, a line or more of figures
