@@ -25,6 +25,7 @@ from ppl_vae.inference.numpyro.site_checks import (
     check_same_latents,
 )
 from ppl_vae.inference.numpyro.support import largest_value
+from ppl_vae.refusals import COUPLED, DRAWS_ANEW, READS_MISSING
 
 __all__ = ["check_program"]
 
@@ -237,34 +238,18 @@ def _change_rows(program: Program, key: Array) -> dict[str, list[tuple[Array, Ar
     first_new, rest_new = x.at[0].set(x_new[0]), x_new.at[0].set(x[0])
     again = run_again(key_state, program)
     return {
-        _DRAWS_ANEW.format(role="guide"): [(log_q, again.log_proposal(z, x))],
-        _DRAWS_ANEW.format(role="model"): [(log_p, log_joint(z, again))],
-        _READS_MISSING: [(log_p, log_joint(z, replace(program, x_obs=x)))],
-        _COUPLED.format(role="guide"): [
+        DRAWS_ANEW.format(role="guide"): [(log_q, again.log_proposal(z, x))],
+        DRAWS_ANEW.format(role="model"): [(log_p, log_joint(z, again))],
+        READS_MISSING: [(log_p, log_joint(z, replace(program, x_obs=x)))],
+        COUPLED.format(role="guide"): [
             (log_q.at[0].set(0), program.log_proposal(z, first_new).at[0].set(0)),
             (log_q[:1], program.log_proposal(z, rest_new)[:1]),
         ],
-        _COUPLED.format(role="model"): [
+        COUPLED.format(role="model"): [
             (log_p.at[0].set(0), log_joint(first_and_rest(other, z)).at[0].set(0)),
             (log_p[:1], log_joint(first_and_rest(z, other))[:1]),
         ],
     }
-
-
-_DRAWS_ANEW = (
-    "Run again, the {role} has other densities, those of row {{row}} by {{difference:.3g}}: its "
-    "nets draw numbers of their own. Put them in evaluation mode, so that dropout drops nothing."
-)
-_COUPLED = (
-    "The rows of the {role} are not independent: changing other rows changed the log density of "
-    "row {{row}} by {{difference:.3g}}. Remove what couples rows, for example batch normalisation "
-    "in training mode or a mean over the batch."
-)
-_READS_MISSING = (
-    "The model's densities of row {row} change with what is missing of x, by {difference:.3g}: no "
-    "density of x_m given x_o follows from it. Let the model use x as `obs=x` and for its shape "
-    "alone."
-)
 
 
 def _check_change(message: str, before: Array, after: Array) -> None:

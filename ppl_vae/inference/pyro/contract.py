@@ -27,6 +27,7 @@ from ppl_vae.inference.pyro.site_checks import (
     check_same_latents,
 )
 from ppl_vae.inference.pyro.support import largest_value
+from ppl_vae.refusals import COUPLED, DRAWS_ANEW, READS_MISSING
 
 __all__ = ["check_program"]
 
@@ -189,8 +190,8 @@ def _check_dtype(program: Program, likelihood: Distribution) -> None:
 
 def _check_what_changes(program: Program) -> None:
     """Change row 0, all rows but row 0, and what is missing: other densities must stay."""
-    of_guide, of_model = (_COUPLED.format(role=role) for role in ("guide", "model"))
-    guide_again, model_again = (_DRAWS_ANEW.format(role=role) for role in ("guide", "model"))
+    of_guide, of_model = (COUPLED.format(role=role) for role in ("guide", "model"))
+    guide_again, model_again = (DRAWS_ANEW.format(role=role) for role in ("guide", "model"))
     *_, likelihood = program.decode(program.propose_from_prior(()))
     x = program.impute(likelihood)
     z = program.propose(x)
@@ -209,28 +210,12 @@ def _check_what_changes(program: Program) -> None:
     z_rest_new = {name: torch.cat([z[name][:1], other[name][1:]]) for name in z}
     _refuse_if_changed(of_model, joint, _joint(program, z_rest_new, x), slice(0, 1))
     filled = _joint(replace(program, x_obs=x), z, x)
-    _refuse_if_changed(_READS_MISSING, joint, filled, slice(0, None))
+    _refuse_if_changed(READS_MISSING, joint, filled, slice(0, None))
 
 
 def _joint(program: Program, z: Latents, x: Tensor) -> Tensor:
     log_prior, log_others, likelihood = program.decode(z)
     return log_prior + log_others + log_prob(likelihood, x)
-
-
-_DRAWS_ANEW = (
-    "Run again, the {role} has other densities, those of row {{row}} by {{difference:.3g}}: its "
-    "nets draw numbers of their own. Put them in evaluation mode, so that dropout drops nothing."
-)
-_COUPLED = (
-    "The rows of the {role} are not independent: changing other rows changed the log density of "
-    "row {{row}} by {{difference:.3g}}. Remove what couples rows, for example batch normalisation "
-    "in training mode or a mean over the batch."
-)
-_READS_MISSING = (
-    "The model's densities of row {row} change with what is missing of x, by {difference:.3g}: no "
-    "density of x_m given x_o follows from it. Let the model use x as `obs=x` and for its shape "
-    "alone."
-)
 
 
 def _refuse_if_changed(message: str, before: Tensor, after: Tensor, unchanged: slice) -> None:

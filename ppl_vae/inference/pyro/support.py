@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, biject_to, constraints
+from torch.distributions import (
+    Distribution,
+    TransformedDistribution,
+    biject_to,
+    constraints,
+)
 
 __all__ = ["is_real", "largest_value", "likelihood_within", "log_prob_within", "somewhere"]
 
@@ -33,6 +38,8 @@ def _log_prob(d: Distribution, value: Tensor) -> Tensor:
     try:
         return d.log_prob(value)
     except KeyError as error:  # Pyro's transforms look for a draw of their own
+        if not isinstance(d, TransformedDistribution):
+            raise
         raise NotImplementedError(
             "A density has a transform without an inverse, and is asked for at values that it has "
             "not drawn itself. Use one with an inverse: `affine_autoregressive`, `spline`, "
