@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ppl_vae import __version__
+from ppl_vae._axis_names import data_dims, latent_dims
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", module="arviz")  # 0.23 announces its refactoring at import
@@ -90,18 +91,18 @@ def make_inference_data(
     if unknown := set(dims) - {run.site, *run.latents}:
         known = ", ".join((run.site, *run.latents))
         raise ValueError(f"dims names no site {min(unknown)!r}; the run has {known}.")
-    event_dims = _event_dims(run.site, run.x, dims)
     has_particles = run.completed.ndim == run.x.ndim + 3
+    latents = {name: _flat(value, has_particles) for name, value in run.latents.items()}
+    event_dims = data_dims(run.site, run.x, dims)
+    own_dims = latent_dims(latents, dims, event_dims)
     draws = _flat(run.completed, has_particles)
     where: tuple[Any, ...] = np.nonzero(~run.mask)
     entries = dict(zip(("row", *event_dims), where, strict=True))
     variables: dict[str, Any] = {
         f"{run.site}_missing": (("chain", "draw", "missing"), draws[:, :, *where])
     }
-    for name, value in run.latents.items():
-        value = _flat(value, has_particles)
-        own = dims.get(name, [f"{name}_dim_{i}" for i in range(value.ndim - 3)])
-        variables[name] = (("chain", "draw", "row", *own), value)
+    for name, value in latents.items():
+        variables[name] = (("chain", "draw", "row", *own_dims[name]), value)
     stats = {name: _statistic(run, name, value, has_particles) for name, value in run.stats.items()}
     groups = {
         "posterior": xr.Dataset(variables),
@@ -137,7 +138,7 @@ def make_estimates(
     """
     groups = {
         "estimates": estimates,
-        **_data_groups(site, x, mask, constants, _event_dims(site, x, {})),
+        **_data_groups(site, x, mask, constants, data_dims(site, x, {})),
     }
     attrs = {**_versions(), **attrs, "site": site}
     return _container(_labelled(groups, coords or {}, {}), attrs)
@@ -184,18 +185,6 @@ def _data_groups(
         "observed_data": xr.Dataset({site: (dims, np.where(mask, x, np.nan))}),
         "constant_data": xr.Dataset({"mask": (dims, mask), **_constants(constants, x, dims)}),
     }
-
-
-def _event_dims(site: str, x: NDArray, dims: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    num_axes = x.ndim - 1
-    if site in dims:
-        names = tuple(dims[site])
-        if len(names) != num_axes:
-            raise ValueError(
-                f"dims[{site!r}] must name the {num_axes} axes of one row, got {list(names)}."
-            )
-        return names
-    return ("feature",) if num_axes == 1 else tuple(f"feature_{i}" for i in range(num_axes))
 
 
 def _labelled(

@@ -1,5 +1,7 @@
 """Runs as ArviZ results, on both lines of ArviZ and in both twins."""
 
+from dataclasses import replace
+
 import arviz
 import numpy as np
 import pytest
@@ -134,6 +136,10 @@ def test_labels_of_latents_and_draws(runs):
         ({"coords": {"pixel": [1]}}, "coords names no dimension 'pixel'; the results have .*row"),
         ({"coords": {"z_dim_0": ["a"]}}, r"coords\['z_dim_0'\] must have 2 labels, got 1"),
         ({"dims": {"y": ["height"]}}, "dims names no site 'y'; the run has x, z"),
+        ({"dims": {"z": ["a", "b"]}}, r"dims\['z'\] must name the 1 axis of one row, got"),
+        ({"dims": {"z": ["row"]}}, "the results have a dimension 'row' of their own"),
+        ({"dims": {"z": ["feature"]}}, "'feature' is an axis of the data; name it anew"),
+        ({"dims": {"x": ["z"]}}, "an axis of the data can't have the name of the site 'z'"),
     ],
 )
 def test_labels_that_fit_nothing_are_refused(runs, labels, complaint):
@@ -156,6 +162,21 @@ def test_several_event_axes_and_their_names():
     assert {"row", "height", "width"} <= set(idata["posterior"].coords)
     with pytest.raises(ValueError, match="must name the 2 axes"):
         make_inference_data(make_run((2, 3, 4)), dims={"x": ["height"]})
+    with pytest.raises(ValueError, match="has 'height' twice"):
+        make_inference_data(make_run((2, 3, 4)), dims={"x": ["height", "height"]})
+
+
+def test_latents_share_the_name_of_axes_of_one_length():
+    def dims_of(shape):
+        latents = {"z": np.zeros((2, 5, 3, 4)), "w": np.zeros((2, 5, 3, *shape))}
+        run = replace(make_run((3, 6)), latents=latents)
+        return make_inference_data(run, dims={"z": "latent", "w": ["latent"]})["posterior"][
+            "w"
+        ].dims
+
+    assert dims_of((4,)) == ("chain", "draw", "row", "latent")
+    with pytest.raises(ValueError, match="'latent' has 4 entries at 'z' and 5 at 'w'"):
+        dims_of((5,))
 
 
 def test_errors_say_what_was_expected():
