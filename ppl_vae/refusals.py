@@ -4,7 +4,8 @@ __all__ = ["COUPLED", "DRAWS_ANEW", "READS_MISSING"]
 
 DRAWS_ANEW = (
     "Run again, the {role} has other densities, those of row {{row}} by {{difference:.3g}}: its "
-    "nets draw numbers of their own. Put them in evaluation mode, so that dropout drops nothing."
+    "nets draw numbers of their own. Put them in evaluation mode, so that dropout drops nothing; "
+    "weights that are drawn want one fixed draw."
 )
 COUPLED = (
     "The rows of the {role} are not independent: changing other rows changed the log density of "
