@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_bounds", "check_shape"]
+__all__ = ["check_bounds", "check_holds_integers", "check_shape"]
 
 
 def check_bounds(bounds: Any) -> None:
@@ -33,3 +33,12 @@ def check_shape(bounds: Any, event_shape: tuple[int, ...]) -> None:
                 f"bounds must be numbers or arrays of one row's shape {event_shape}, got {name} of "
                 f"shape {np.shape(bound)}."
             ) from error
+
+
+def check_holds_integers(bounds: Any, site: str) -> None:
+    """Raise a `ValueError` where no integer lies between the bounds of discrete data."""
+    low, high = (np.asarray(bound, float) for bound in bounds)
+    if (np.ceil(low) > np.floor(high)).any():
+        raise ValueError(
+            f"bounds must have an integer between them, as site {site!r} is discrete, got {bounds}."
+        )

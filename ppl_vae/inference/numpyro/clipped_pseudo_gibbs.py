@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from ppl_vae.entry_bounds import check_bounds, check_shape
+from ppl_vae.entry_bounds import check_bounds, check_holds_integers, check_shape
 from ppl_vae.inference.numpyro import pseudo_gibbs
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
@@ -68,7 +68,7 @@ def clip(
     x = jnp.where(not_finite, before, x)
     outside = ((x < low) | (x > high)) & ~mask
     share = outside.reshape(per_row).sum(1) / (~mask).reshape(per_row).sum(1).clip(1)
-    x = jnp.where(outside, jnp.clip(x, low, high), x)
+    x = jnp.where(outside, jnp.clip(x.astype(low.dtype), low, high).astype(x.dtype), x)
     return x, share, not_finite.reshape(per_row).any(1)
 
 
@@ -87,7 +87,8 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
 
     Biased as `PseudoGibbsKernel` is, and by the clipping. The statistic `clipped` says how often it
     happened; take another kernel for anything but a start. Without `bounds` the range is that of
-    the rows of the run, so that a row's draws depend on its company.
+    the rows of the run, so that a row's draws depend on its company. Discrete data are clipped to
+    the integers within.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
@@ -98,7 +99,7 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
 
     Raises:
         ValueError: if `bounds` is no pair with low <= high, or, when run, of another shape than a
-            row's.
+            row's, or without an integer between them for discrete data.
 
     Example:
         >>> import numpy as np
@@ -136,14 +137,19 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         self, key: Array, program: Program, x: Array, z: Latents | None
     ) -> ClippedPseudoGibbsState:
         """Start from completed rows, clipped."""
+        z = program.propose(key, x) if z is None else z
+        *_, likelihood = program.decode(z)
+        discrete = likelihood.support.is_discrete
         if self.bounds is None:
             low, high = doubled_range(program.x_obs, program.mask)
         else:
             check_shape(self.bounds, x.shape[1:])
-            low, high = (
-                jnp.broadcast_to(jnp.asarray(b, x.dtype), x.shape[1:]) for b in self.bounds
-            )
-        z = program.propose(key, x) if z is None else z
+            if discrete:
+                check_holds_integers(self.bounds, program.site)
+            bounds = (jnp.asarray(b, jnp.result_type(x, float)) for b in self.bounds)
+            low, high = (jnp.broadcast_to(bound, x.shape[1:]) for bound in bounds)
+        if discrete:
+            low, high = jnp.ceil(low), jnp.floor(high)
         x, _, _ = clip(x, program.x_obs, low, high, program.mask)
         return ClippedPseudoGibbsState(x, z, low, high)
 

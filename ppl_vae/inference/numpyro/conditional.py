@@ -12,7 +12,7 @@ from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
 from ppl_vae.inference.numpyro.contract import check_program
-from ppl_vae.inference.numpyro.mcmc import ProgramKernel
+from ppl_vae.inference.numpyro.mcmc import ProgramKernel, take_data
 from ppl_vae.inference.numpyro.pooling import impute_each
 from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
 from ppl_vae.inference.numpyro.starting import starting_values
@@ -80,6 +80,7 @@ class ConditionalModel:
         self.site = site
         self._checked: tuple[Any, Any] | None = None  # data and mask
         self._started = time.perf_counter()
+        self._is_collected = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Sample the latents and score what was observed of `x`, the first argument.
@@ -116,17 +117,20 @@ class ConditionalModel:
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """Return the program bound to a run's data, checked once for each data set."""
-        program = self._kernel.bind(args, kwargs)
-        x, mask = args[0], kwargs.get("mask")
+        x, _, mask, _ = take_data(args, kwargs)
         if isinstance(x, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
-            return program  # under a caller's jit the values are not known yet
-        if self._checked is None or self._checked[0] is not x or self._checked[1] is not mask:
+            return self._kernel.bind(args, kwargs)  # under a caller's jit no values are known yet
+        is_new = self._checked is None or self._checked[0] is not x or self._checked[1] is not mask
+        if is_new:
             check_data(x, mask, site=self.site)
+        program = self._kernel.bind(args, kwargs)
+        if is_new:
             with numpyro.handlers.block(), jax.ensure_compile_time_eval():
                 check_program(random.key(0), program)
                 require_continuous(random.key(0), program)
             self._checked = (x, mask)
-            self._started = time.perf_counter()
+        if is_new or self._is_collected:  # another run
+            self._started, self._is_collected = time.perf_counter(), False
         return program
 
     # --- results ----------------------------------------------------------------------------
@@ -139,6 +143,7 @@ class ConditionalModel:
         """
         if mcmc.last_state is None:
             raise ValueError("There are no draws yet: call `run` first.")
+        self._is_collected = True
         program = self._kernel.bind(mcmc._args, mcmc._kwargs)
         names = jax.eval_shape(program.propose_from_prior, random.key(0))
         draws = mcmc.get_samples(group_by_chain=True)

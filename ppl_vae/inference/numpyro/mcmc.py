@@ -180,7 +180,7 @@ class ProgramKernel(MCMCKernel):
         draws = {k: np.asarray(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
         info = mcmc.get_extra_fields(group_by_chain=True)["info"]
         stats = info._asdict() if info else {}
-        x, args, mask, kwargs = _take_data(mcmc._args, mcmc._kwargs)
+        x, args, mask, kwargs = take_data(mcmc._args, mcmc._kwargs)
         x_obs, mask = split_data(x, mask)
         wall_time = time.perf_counter() - self._begin.get("started", time.perf_counter())
         return Run(
@@ -206,14 +206,14 @@ class ProgramKernel(MCMCKernel):
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Program:
         """Return the program bound to the data and arguments of a run."""
-        x, args, mask, kwargs = _take_data(args, kwargs)
+        x, args, mask, kwargs = take_data(args, kwargs)
         x_obs, mask = split_data(x, mask)
         args, kwargs = row_arrays((args, kwargs), len(x_obs))
         return Program(self.model, self.guide, x_obs, mask, self.site, self.params, args, kwargs)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
         """Refuse bad data and programs; return whether nothing is missing."""
-        x, args, mask, kwargs = _take_data(args, kwargs)
+        x, args, mask, kwargs = take_data(args, kwargs)
         if isinstance(x, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
             return False  # under a caller's jit the values are not known yet
         _, mask_array = check_data(
@@ -237,7 +237,7 @@ def _recorded(setting: Any) -> Any:
     return getattr(setting, "__name__", repr(setting))
 
 
-def _take_data(
+def take_data(
     args: tuple[Any, ...], kwargs: dict[str, Any] | None
 ) -> tuple[Any, tuple[Any, ...], Any, dict[str, Any]]:
     """Return x, the further arguments, the mask or None, and the further keyword arguments."""

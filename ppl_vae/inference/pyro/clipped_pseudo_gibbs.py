@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.entry_bounds import check_bounds, check_shape
+from ppl_vae.entry_bounds import check_bounds, check_holds_integers, check_shape
 from ppl_vae.inference.pyro import pseudo_gibbs
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -69,7 +69,7 @@ def clip(
     x = torch.where(not_finite, before, x)
     outside = ((x < low) | (x > high)) & missing
     share = outside.reshape(per_row).sum(2) / missing.reshape(per_row).sum(2).clamp(min=1)
-    x = torch.where(outside, x.clamp(low, high), x)
+    x = torch.where(outside, x.to(low).clamp(low, high).to(x), x)
     return x, share, not_finite.reshape(per_row).any(2)
 
 
@@ -88,7 +88,8 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
 
     Biased as `PseudoGibbsKernel` is, and by the clipping. The statistic `clipped` says how often it
     happened; take another kernel for anything but a start. Without `bounds` the range is that of
-    the rows of the run, so that a row's draws depend on its company.
+    the rows of the run, so that a row's draws depend on its company. Discrete data are clipped to
+    the integers within.
 
     Args:
         model: `model(x, *args, **kwargs)`, its data site observed.
@@ -98,7 +99,7 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
 
     Raises:
         ValueError: if `bounds` is no pair with low <= high, or, when run, of another shape than a
-            row's.
+            row's, or without an integer between them for discrete data.
 
     Example:
         >>> import numpy as np
@@ -134,13 +135,20 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> ClippedPseudoGibbsState:
         """Start from completed rows, clipped."""
+        z = program.propose(x) if z is None else z
+        *_, likelihood = program.decode(z)
+        discrete = likelihood.support.is_discrete
         if self.bounds is None:
             low, high = doubled_range(program.x_obs, program.mask)
         else:
             check_shape(self.bounds, tuple(x.shape[2:]))
-            bounds = (torch.as_tensor(bound).to(x) for bound in self.bounds)
+            if discrete:
+                check_holds_integers(self.bounds, program.site)
+            dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+            bounds = (torch.as_tensor(b, dtype=dtype, device=x.device) for b in self.bounds)
             low, high = (bound.expand(x.shape[2:]) for bound in bounds)
-        z = program.propose(x) if z is None else z
+        if discrete:
+            low, high = low.ceil(), high.floor()
         x, _, _ = clip(x, program.x_obs, low, high, program.mask)
         return ClippedPseudoGibbsState(x, z, low, high)
 

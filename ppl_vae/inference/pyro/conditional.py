@@ -1,6 +1,7 @@
 """A program as the conditional model p(z | x_o), for the host's own gradient-based samplers."""
 
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch.distributions import biject_to
 
 from ppl_vae.inference.pyro.contract import check_program
-from ppl_vae.inference.pyro.mcmc import ProgramKernel, as_numpy
+from ppl_vae.inference.pyro.mcmc import ProgramKernel, as_numpy, take_data
 from ppl_vae.inference.pyro.pooling import impute_each
 from ppl_vae.inference.pyro.program import Latents, Program, without_mask
 from ppl_vae.inference.pyro.starting import starting_values
@@ -20,8 +21,6 @@ from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
 __all__ = ["ConditionalModel"]
-
-IMPUTATION = 0x696D7075  # moves the seed of the imputations away from those of the chains
 
 
 class ConditionalModel:
@@ -71,6 +70,7 @@ class ConditionalModel:
         self._checked: tuple[Any, Any] | None = None  # data and mask
         self._seed = torch.initial_seed()
         self._started = time.perf_counter()
+        self._is_collected = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Sample the latents and score what was observed of `x`, the first argument.
@@ -101,17 +101,20 @@ class ConditionalModel:
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """Return the program bound to a run's data, checked once for each data set."""
-        program = self._kernel.bind(args, kwargs)
-        x, mask = args[0], kwargs.get("mask")
-        if self._checked is None or self._checked[0] is not x or self._checked[1] is not mask:
+        x, _, mask, _ = take_data(args, kwargs)
+        is_new = self._checked is None or self._checked[0] is not x or self._checked[1] is not mask
+        if is_new:
             check_data(as_numpy(x), as_numpy(mask), site=self.site)
+        program = self._kernel.bind(args, kwargs)
+        if is_new:
             with pyro.poutine.block(), torch.random.fork_rng(), torch.no_grad():
                 check_program(program)
                 require_continuous(program)
                 _require_fixed_supports(program)
             self._checked = (x, mask)
-            self._seed = torch.initial_seed()
-            self._started = time.perf_counter()
+        if is_new or self._is_collected:  # another run
+            self._started, self._is_collected = time.perf_counter(), False
+        self._seed = torch.initial_seed()
         return program
 
     # --- results ----------------------------------------------------------------------------
@@ -120,15 +123,16 @@ class ConditionalModel:
     def collect(self, mcmc: Any) -> Run:
         """Return the draws of a finished run, completed, as numpy arrays.
 
-        The missing entries are drawn with a seed that comes from the run's own. `acceptance_rate`
-        is the mean of a chain, the only one that Pyro keeps.
+        The missing entries are drawn with a seed made of the draws of z. `acceptance_rate` is the
+        mean of a chain, the only one that Pyro keeps.
         """
+        self._is_collected = True
         program = self._kernel.bind(mcmc._args, mcmc._kwargs)
         names = program.propose_from_prior(())
         draws = mcmc.get_samples(group_by_chain=True)
         z = {name: draws[name] for name in names}
         with torch.random.fork_rng():
-            torch.manual_seed((self._seed + IMPUTATION) % 2**63)
+            torch.manual_seed(zlib.crc32(b"".join(as_numpy(v).tobytes() for v in z.values())))
             completed, lp = impute_each(program, z)
         lp = as_numpy(lp)
         constants = {**{f"arg_{i}": v for i, v in enumerate(program.args)}, **program.kwargs}
