@@ -12,6 +12,7 @@ from pyro.infer import NUTS  # noqa: E402
 from ppl_vae.pyro import (  # noqa: E402
     MCMC,
     ACMWGKernel,
+    HMCRefreshKernel,
     LAIRKernel,
     MWGKernel,
     StreamingLAIRKernel,
@@ -133,3 +134,47 @@ def test_a_state_of_the_same_run_goes_on(kernel, dtype):
 def test_the_remedy_works():
     warm = run(MWGKernel).last_state.hand_over()
     assert run(ACMWGKernel, init_params=warm).last_state.start == "MWGKernel, 6 iterations"
+
+
+# --- interruptions --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hmc", [False, True])
+@pytest.mark.parametrize("wrapped", [MWGKernel, ACMWGKernel])
+def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(wrapped, hmc):
+    """Stopped at every call of the model: in the guide's move, in HMC's, in the draw of x."""
+    calls, stop_at = 0, None
+
+    def counting_model(x):
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise KeyboardInterrupt
+        model(x)
+
+    def draws_of(num_samples, state=None, seed=0):
+        settings = {"history_size": 2} if wrapped is ACMWGKernel else {}
+        kernel = wrapped(counting_model, guide, **settings)
+        kernel = HMCRefreshKernel(kernel, num_steps=2) if hmc else kernel
+        mcmc = MCMC(kernel, num_samples, num_warmup=0, num_chains=2, disable_progbar=True)
+        mcmc.post_warmup_state = state
+        pyro.set_rng_seed(seed)
+        try:
+            mcmc.run(X)
+        except KeyboardInterrupt:
+            assert stop_at is not None
+        samples = {} if mcmc._samples is None else mcmc.get_samples(group_by_chain=True)
+        return samples.get("z", torch.zeros(2, 0, 3)), mcmc.last_state
+
+    whole, _ = draws_of(8)
+    num_calls, num_stopped = calls, 0
+    for call in range(1, num_calls + 1):
+        calls, stop_at = 0, call
+        before, state = draws_of(8)
+        stop_at = None
+        if before.shape[1] in (0, 8):
+            continue
+        after, _ = draws_of(8 - before.shape[1], state, seed=call)
+        assert torch.equal(torch.cat([before, after], 1), whole)
+        num_stopped += 1
+    assert num_stopped >= 7

@@ -19,7 +19,10 @@ from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
 from ppl_vae.inference.numpyro.starting import starting_values, within_prior
 
-__all__ = ["ACMWGInfo", "ACMWGKernel", "ACMWGState", "log_mixture_proposal", "log_ratio", "step"]
+__all__ = [
+    "ACMWGInfo", "ACMWGKernel", "ACMWGState", "arrive", "log_mixture_proposal", "log_ratio",
+    "move_latents", "step",
+]  # fmt: skip
 
 
 class ACMWGState(NamedTuple):
@@ -68,11 +71,11 @@ def log_ratio(
     return log_weight(proposed) - log_weight(current)
 
 
-def step(
+def move_latents(
     key: Array, program: Program, state: ACMWGState, *, prior_probability: float
-) -> tuple[ACMWGState, ACMWGInfo]:
-    """Propose from an entry of the history or from the prior, accept or keep z, draw x_m."""
-    key_pick, key_q, key_prior, key_coin, key_accept, key_offer, key_x = random.split(key, 7)
+) -> tuple[Decoded, ACMWGInfo]:
+    """Propose from an entry of the history or from the prior, and accept it or keep z."""
+    key_pick, key_q, key_prior, key_coin, key_accept = random.split(key, 5)
     num_rows = state.x.shape[0]
 
     # 1. Propose z' ~ (1 - eps) q(z | x~) + eps p(z), x~ uniform in the chain's usable history.
@@ -85,19 +88,32 @@ def step(
     log_a = log_ratio(program, x_past, proposed, state.current, prior_probability)
     accepted = accept_rows(key_accept, log_a)
     current = select_rows(accepted, proposed, state.current)
-
-    # 3. What was drawn from the latents just left becomes usable; draw x_m ~ p(x_m | x_o, z).
-    history = offer(key_offer, state.history, state.x, accepted)
-    x = program.impute(key_x, current.likelihood)
     info = ACMWGInfo(
         lp=current.log_prior + current.log_observed,
         acceptance_rate=accept_probability(log_a),
         accepted=accepted,
         diverging=log_a != log_a,
         from_prior=from_prior,
-        history_length=history.total,
+        history_length=state.history.total,
     )
-    return ACMWGState(x, current, history), info
+    return current, info
+
+
+def arrive(
+    key: Array, state: ACMWGState, current: Decoded, x: Array, info: ACMWGInfo
+) -> tuple[ACMWGState, ACMWGInfo]:
+    """Go on with z and x drawn from it; what was drawn from latents that were left is usable."""
+    history = offer(key, state.history, state.x, info.accepted)
+    return ACMWGState(x, current, history), info._replace(history_length=history.total)
+
+
+def step(
+    key: Array, program: Program, state: ACMWGState, *, prior_probability: float
+) -> tuple[ACMWGState, ACMWGInfo]:
+    """Move the latents, then draw x_m ~ p(x_m | x_o, z)."""
+    key_z, key_x, key_offer = random.split(key, 3)
+    current, info = move_latents(key_z, program, state, prior_probability=prior_probability)
+    return arrive(key_offer, state, current, program.impute(key_x, current.likelihood), info)
 
 
 class ACMWGKernel(ProgramKernel):
@@ -189,6 +205,18 @@ class ACMWGKernel(ProgramKernel):
     def step(self, key: Array, program: Program, state: ACMWGState) -> tuple[ACMWGState, ACMWGInfo]:
         """Advance one chain by one iteration."""
         return step(key, program, state, prior_probability=self.prior_probability)
+
+    def move_latents(
+        self, key: Array, program: Program, state: ACMWGState
+    ) -> tuple[Decoded, ACMWGInfo]:
+        """Return the latents of the next iteration; x_m and the history stay as they are."""
+        return move_latents(key, program, state, prior_probability=self.prior_probability)
+
+    def arrive(
+        self, key: Array, state: ACMWGState, current: Decoded, x: Array, info: ACMWGInfo
+    ) -> tuple[ACMWGState, ACMWGInfo]:
+        """Return the next state, with x drawn from `current`."""
+        return arrive(key, state, current, x, info)
 
     def redecode(self, program: Program, state: ACMWGState) -> ACMWGState:
         """Recompute what the model says of the current latents."""

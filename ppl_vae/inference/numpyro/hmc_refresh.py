@@ -224,17 +224,18 @@ class HMCRefreshKernel(ProgramKernel):
         self, key: Array, program: Program, state: Any
     ) -> tuple[Any, MWGRefreshInfo | ACMWGRefreshInfo]:
         """Advance one chain by one iteration."""
-        key_guide, key_hmc, key_x = random.split(key, 3)
-        state, info = self.kernel.step(key_guide, program, state)
+        key_guide, key_hmc, key_x, key_next = random.split(key, 4)
+        current, info = self.kernel.move_latents(key_guide, program, state)
         current, rate, diverging = refresh(
-            key_hmc, program, state.current, step_size=self.step_size, num_steps=self.num_steps
+            key_hmc, program, current, step_size=self.step_size, num_steps=self.num_steps
         )
         x = program.impute(key_x, current.likelihood)
+        state, info = self.kernel.arrive(key_next, state, current, x, info)
         info = info._replace(lp=current.log_prior + current.log_observed)
         info = INFOS[type(self.kernel)](
             **info._asdict(), hmc_acceptance_rate=rate, hmc_diverging=diverging
         )
-        return state._replace(x=x, current=current), info
+        return state, info
 
     def redecode(self, program: Program, state: Any) -> Any:
         """Recompute what the model says of the current latents."""

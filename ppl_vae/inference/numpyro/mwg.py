@@ -153,6 +153,17 @@ class MWGKernel(ProgramKernel):
         """Advance one chain by one iteration."""
         return step(key, program, state)
 
+    def move_latents(self, key: Array, program: Program, state: MWGState) -> tuple[Scored, MWGInfo]:
+        """Return the latents of the next iteration; x_m stays as it is."""
+        return move_latents(key, program, state.x, state.current)
+
+    def arrive(
+        self, key: Array, state: MWGState, current: Scored, x: Array, info: MWGInfo
+    ) -> tuple[MWGState, MWGInfo]:
+        """Return the next state, with x drawn from `current`."""
+        del key, state  # nothing of it is kept
+        return MWGState(x, current), info
+
     def redecode(self, program: Program, state: MWGState) -> MWGState:
         """Recompute what the model says of the current latents."""
         return MWGState(state.x, score(decode(program, state.current.z)))

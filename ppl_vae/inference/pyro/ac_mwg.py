@@ -19,7 +19,10 @@ from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
 from ppl_vae.inference.pyro.starting import starting_values, within_prior
 
-__all__ = ["ACMWGInfo", "ACMWGKernel", "ACMWGState", "log_mixture_proposal", "log_ratio", "step"]
+__all__ = [
+    "ACMWGInfo", "ACMWGKernel", "ACMWGState", "arrive", "log_mixture_proposal", "log_ratio",
+    "move_latents", "step",
+]  # fmt: skip
 
 
 class ACMWGState(NamedTuple):
@@ -68,10 +71,10 @@ def log_ratio(
     return log_weight(proposed) - log_weight(current)
 
 
-def step(
+def move_latents(
     program: Program, state: ACMWGState, *, prior_probability: float
-) -> tuple[ACMWGState, ACMWGInfo]:
-    """Propose from an entry of the history or from the prior, accept or keep z, draw x_m."""
+) -> tuple[Decoded, ACMWGInfo]:
+    """Propose from an entry of the history or from the prior, and accept it or keep z."""
     num_chains, num_rows = state.x.shape[:2]
 
     # 1. Propose z' ~ (1 - eps) q(z | x~) + eps p(z), x~ uniform in the chain's usable history.
@@ -84,19 +87,34 @@ def step(
     log_a = log_ratio(program, x_past, proposed, state.current, prior_probability)
     accepted = accept_rows(log_a)
     current = select_rows(accepted, proposed, state.current)
-
-    # 3. What was drawn from the latents just left becomes usable; draw x_m ~ p(x_m | x_o, z).
-    history = offer(state.history, state.x, accepted)
-    x = program.impute(current.likelihood)
     info = ACMWGInfo(
         lp=current.log_prior + current.log_observed,
         acceptance_rate=accept_probability(log_a),
         accepted=accepted,
         diverging=log_a != log_a,
         from_prior=from_prior,
-        history_length=history.total,
+        history_length=state.history.total,
     )
-    return ACMWGState(x, current, history), info
+    return current, info
+
+
+def arrive(
+    state: ACMWGState, current: Decoded, x: Tensor, info: ACMWGInfo
+) -> tuple[ACMWGState, ACMWGInfo]:
+    """Go on with z and x drawn from it; what was drawn from latents that were left is usable.
+
+    The last thing of an iteration: one that is interrupted earlier leaves the history as it was.
+    """
+    history = offer(state.history, state.x, info.accepted)
+    return ACMWGState(x, current, history), info._replace(history_length=history.total)
+
+
+def step(
+    program: Program, state: ACMWGState, *, prior_probability: float
+) -> tuple[ACMWGState, ACMWGInfo]:
+    """Move the latents, then draw x_m ~ p(x_m | x_o, z)."""
+    current, info = move_latents(program, state, prior_probability=prior_probability)
+    return arrive(state, current, program.impute(current.likelihood), info)
 
 
 class ACMWGKernel(ProgramKernel):
@@ -184,6 +202,16 @@ class ACMWGKernel(ProgramKernel):
     def step(self, program: Program, state: ACMWGState) -> tuple[ACMWGState, ACMWGInfo]:
         """Advance one chain by one iteration."""
         return step(program, state, prior_probability=self.prior_probability)
+
+    def move_latents(self, program: Program, state: ACMWGState) -> tuple[Decoded, ACMWGInfo]:
+        """Return the latents of the next iteration; x_m and the history stay as they are."""
+        return move_latents(program, state, prior_probability=self.prior_probability)
+
+    def arrive(
+        self, state: ACMWGState, current: Decoded, x: Tensor, info: ACMWGInfo
+    ) -> tuple[ACMWGState, ACMWGInfo]:
+        """Return the next state, with x drawn from `current`."""
+        return arrive(state, current, x, info)
 
     def redecode(self, program: Program, state: ACMWGState) -> ACMWGState:
         """Recompute what the model says of the current latents."""

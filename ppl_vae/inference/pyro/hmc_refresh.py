@@ -220,16 +220,17 @@ class HMCRefreshKernel(ProgramKernel):
 
     def step(self, program: Program, state: Any) -> tuple[Any, MWGRefreshInfo | ACMWGRefreshInfo]:
         """Advance one chain by one iteration."""
-        state, info = self.kernel.step(program, state)
+        current, info = self.kernel.move_latents(program, state)
         current, rate, diverging = refresh(
-            program, state.current, step_size=self.step_size, num_steps=self.num_steps
+            program, current, step_size=self.step_size, num_steps=self.num_steps
         )
         x = program.impute(current.likelihood)
+        state, info = self.kernel.arrive(state, current, x, info)
         info = info._replace(lp=current.log_prior + current.log_observed)
         info = INFOS[type(self.kernel)](
             **info._asdict(), hmc_acceptance_rate=rate, hmc_diverging=diverging
         )
-        return state._replace(x=x, current=current), info
+        return state, info
 
     def redecode(self, program: Program, state: Any) -> Any:
         """Recompute what the model says of the current latents."""

@@ -134,6 +134,17 @@ class MWGKernel(ProgramKernel):
         """Advance one chain by one iteration."""
         return step(program, state)
 
+    def move_latents(self, program: Program, state: MWGState) -> tuple[Decoded, MWGInfo]:
+        """Return the latents of the next iteration; x_m stays as it is."""
+        return move_latents(program, state.x, state.current)
+
+    def arrive(
+        self, state: MWGState, current: Decoded, x: Tensor, info: MWGInfo
+    ) -> tuple[MWGState, MWGInfo]:
+        """Return the next state, with x drawn from `current`."""
+        del state  # nothing of it is kept
+        return MWGState(x, current), info
+
     def redecode(self, program: Program, state: MWGState) -> MWGState:
         """Recompute what the model says of the current latents."""
         return MWGState(state.x, decode(program, state.current.z))
