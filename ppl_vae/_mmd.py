@@ -92,9 +92,9 @@ def mmd_linear(
     k = _kernel(kernel, bandwidth, x[:500], y[:500])
 
     def of_pair(i: int) -> float:
-        gram_x, gram_y = (k(points[i : i + 1], points[i + 1 : i + 2]) for points in (x, y))
-        cross = k(x[i : i + 2], y[i : i + 2])
-        return (gram_x + gram_y)[0, 0] - cross[0, 1] - cross[1, 0]
+        points = np.concatenate([x[i : i + 2], y[i : i + 2]])
+        gram = k(points, points)
+        return gram[0, 1] + gram[2, 3] - gram[0, 3] - gram[1, 2]
 
     return float(np.mean([of_pair(i) for i in range(0, min(len(x), len(y)) - 1, 2)]))
 

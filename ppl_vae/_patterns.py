@@ -53,8 +53,9 @@ class Patterns:
     def sample(
         self, rng: np.random.Generator, x: ArrayLike, of_class: ArrayLike | None = None
     ) -> Mask:
-        """Return a mask of rows x; `of_class` as in `log_prob`."""
-        cumulated = self._of_rows(len(np.asarray(x)), of_class).cumsum(1)
+        """Return a mask of rows x, shape (B, *event); `of_class` and errors as in `log_prob`."""
+        self._check_shape(np.shape(x))
+        cumulated = self._of_rows(np.shape(x)[0], of_class).cumsum(1)
         chosen = (rng.random((len(cumulated), 1)) > cumulated[:, :-1]).sum(1)
         return self.patterns[chosen]
 
@@ -75,14 +76,17 @@ class Patterns:
                 of another shape, or not of probabilities.
         """
         _, mask = check_data(x, mask)
-        if mask.shape[1:] != self.patterns.shape[1:]:
-            raise ValueError(
-                f"The mask and x must have rows of shape {self.patterns.shape[1:]}, as the "
-                f"patterns have, got {mask.shape}."
-            )
+        self._check_shape(mask.shape)
         same = (mask[:, None] == self.patterns).reshape(len(mask), len(self.patterns), -1).all(-1)
         with np.errstate(divide="ignore"):
             return np.log((self._of_rows(len(np.asarray(x)), of_class) * same).sum(1))
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if not shape or shape[1:] != self.patterns.shape[1:]:
+            raise ValueError(
+                f"The mask and x must have rows of shape {self.patterns.shape[1:]}, as the "
+                f"patterns have, got {shape}."
+            )
 
     def _of_rows(self, num_rows: int, of_class: ArrayLike | None) -> NDArray[np.float64]:
         self.check_classes(of_class is not None)

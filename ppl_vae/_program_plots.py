@@ -72,7 +72,8 @@ def active_units(units: Any) -> Figure:
 def gradient_quality(ds: xr.Dataset) -> Figure:
     """Draw signal-to-noise ratio, variance and norm of gradients against the particles, log-log.
 
-    One column of panels a block of parameters, one line an objective.
+    One column of panels a block of parameters, one line an objective. What has no place on a
+    logarithmic axis, 0 or an infinite ratio, is left out: the line has a gap.
 
     Args:
         ds: as from `gradient_quality`.
@@ -115,9 +116,10 @@ def _draw_panel(axes: Axes, values: xr.DataArray) -> None:
         marker = markers[i % len(markers)]
         axes.plot(ks, line, f"{marker}-", label=str(objective), markersize=4)
     axes.set_xscale("log")
-    if (values.values > 0).any():  # where nothing moves there is no logarithm
+    shown = values.values[(values.values > 0) & (values.values < np.inf)]
+    if len(shown):  # where nothing moves there is no logarithm
         axes.set_yscale("log")
-        low, high = values.where(values > 0).min().item(), values.max().item()
+        low, high = shown.min(), shown.max()
         axes.set_ylim(10 ** np.floor(np.log10(low * 0.9)), 10 ** np.ceil(np.log10(high * 1.1)))
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()

@@ -5,7 +5,6 @@ A checkpoint also says in words what run it belongs to, so that no other run goe
 
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,13 +34,13 @@ def write_checkpoint(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {**arrays, _SETTINGS: np.asarray(json.dumps(dict(settings or {})))}
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        try:
-            np.savez(part, **content)  # type: ignore[arg-type]
-        except BaseException:
-            os.unlink(part.name)
-            raise
-    os.replace(part.name, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(

@@ -5,8 +5,9 @@ network unless `download=True` says so.
 """
 
 import os
+from numbers import Integral, Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -246,8 +247,12 @@ def _images(
     return x.reshape(len(x), -1) if flatten else x[:, None]
 
 
-def _num_test(test_size: int | float, num_rows: int) -> int:
-    num_test = round(test_size * num_rows) if isinstance(test_size, float) else test_size
+def _num_test(test_size: Any, num_rows: int) -> int:
+    num_test = 0
+    if isinstance(test_size, Integral):
+        num_test = int(test_size)
+    elif isinstance(test_size, Real) and 0 < (share := float(test_size)) < 1:
+        num_test = round(share * num_rows)
     if not 0 < num_test < num_rows:
         raise ValueError(
             f"test_size must leave rows on both sides: a fraction inside (0, 1) or an integer from "

@@ -31,6 +31,10 @@ ADVICE = {
         "ACMWGKernel or LAIRKernel with a share of prior proposals, or raise it"
     ),
     "not converged": "the chains still drift: more warm-up and more draws",
+    "one chain": (
+        "it is at rest, but whether others would agree, which R-hat tells, cannot be known from "
+        "one: run several from different starts (num_chains=4)"
+    ),
     "heavy weights": (
         "few proposals carry the weights (k-hat above 0.7): more particles, more prior proposals, "
         "or a better guide; `pool` does not mend it"
@@ -65,10 +69,12 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
       of the move was NaN (`diverging`), or log p(x_o, z) is -inf. Where that is so in every chain,
       the pitfalls below are not looked for.
     * "stuck chains": a chain of the row never moved.
-    * "one mode each": R-hat is above `threshold` although every chain alone is stationary (split
-      R-hat of single chains at most `threshold`, worst entry of the row).
+    * "one mode each": R-hat is above `threshold` although every chain alone is stationary: R-hat of
+      its two halves, each of which R-hat splits again, is at most `threshold` (worst entry).
     * "not converged": R-hat is above `threshold`, or cannot be computed, as for one chain, and some
       chain is not stationary, or has fewer than eight draws to tell.
+    * "one chain": the run has one chain alone, which is stationary and might sit in one of several
+      modes; not asked of independent draws, results with a group `estimates`.
     * "heavy weights": k-hat of the importance weights is above 0.7 in some chain.
     * "history never refreshed": nothing entered AC-MWG's history in all draws of a chain.
 
@@ -97,11 +103,14 @@ def diagnose(idata: Any, *, site: str | None = None, threshold: float = 1.05) ->
     worst = table["rhat_worst"].values
     disagree, unknown = (worst > threshold) & ~stuck, np.isnan(worst) & ~stuck & ~undefined
     at_rest = _at_rest(idata, site, threshold)
-    unusable = _unusable(idata, rows, missing_draws(idata, site).sizes["chain"])
+    num_chains = missing_draws(idata, site).sizes["chain"]
+    is_alone = num_chains == 1 and "estimates" not in idata
+    unusable = _unusable(idata, rows, num_chains)
     marked = {
         "stuck chains": stuck,
         "one mode each": disagree & at_rest,
         "not converged": (disagree | unknown) & ~at_rest,
+        "one chain": unknown & at_rest & is_alone,
         "heavy weights": table["khat_worst"].values > 0.7,
         "history never refreshed": _never_refreshed(idata, rows),
     }
@@ -122,7 +131,7 @@ def _undefined(idata: Any, site: str | None) -> NDArray:
 
 
 def _at_rest(idata: Any, site: str | None, threshold: float) -> NDArray:
-    """Whether each row's chains are stationary one by one, (R,)."""
+    """Whether each row's chains are stationary one by one, by R-hat of their quarters, (R,)."""
     missing = missing_draws(idata, site)
     _, index, counts = np.unique(missing["row"].values, return_inverse=True, return_counts=True)
     half = missing.sizes["draw"] // 2
@@ -130,7 +139,7 @@ def _at_rest(idata: Any, site: str | None, threshold: float) -> NDArray:
         return np.zeros(len(counts), bool)
     at_rest = np.ones(len(counts), bool)
     for chain in missing.values:
-        halves = chain[: 2 * half].reshape(2, half, -1)
+        halves = chain[: 2 * half].reshape(2, half, -1)  # `rhat` splits them again
         worst = order_by_row(np.asarray(rhat(halves)), index, counts)[2]
         at_rest &= ~(worst > threshold)  # NaN: the chain is constant
     return at_rest

@@ -31,7 +31,8 @@ def summarise_gradients(
         norm = sqrt(sum_j mean_j^2),  variance = sum_j var_j,
         snr = average over j of |mean_j| / sqrt(var_j)
 
-    Entries without any gradient, mean and variance 0, are left out of the average.
+    Entries without any gradient, mean and variance 0, are left out of the average. One entry with a
+    gradient without noise, variance 0, makes the average infinite.
 
     Args:
         moments: of each objective and number of particles.

@@ -49,7 +49,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Example:
         >>> labels = read_idx("train-labels-idx1-ubyte.gz")  # doctest: +SKIP
     """
-    return _parse(_content(Path(path)), Path(path))
+    return _parse(_content(Path(path)), Path(path)).copy()  # bytes cannot be written to
 
 
 def read_part(

@@ -184,10 +184,10 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
     Args:
         p: probabilities of the first law; scaled to sum to one along `axis`.
         q: probabilities of the second law, likewise.
-        axis: the axis of the outcomes.
+        axis: the axis of the outcomes, in each law; the other axes broadcast.
 
     Returns:
-        Nats, the broadcast shape without `axis`; inf where q misses an outcome that p has.
+        Nats, the broadcast shape of the other axes; inf where q misses an outcome that p has.
 
     Raises:
         ValueError: negative or not finite entries, nothing above zero, or laws of different numbers
@@ -198,7 +198,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
         np.float64(0.6931)
     """
     p, q = _two_laws(p, q, axis)
-    return rel_entr(p, q).sum(axis)
+    return rel_entr(p, q).sum(-1)
 
 
 def jensen_shannon(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
@@ -216,7 +216,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike, axis: int = -1) -> NDArray:
     """
     p, q = _two_laws(p, q, axis)
     middle = (p + q) / 2
-    return (rel_entr(p, middle).sum(axis) + rel_entr(q, middle).sum(axis)) / 2
+    return (rel_entr(p, middle).sum(-1) + rel_entr(q, middle).sum(-1)) / 2
 
 
 # --- checks ---------------------------------------------------------------------------------
@@ -241,18 +241,19 @@ def _draws_of(draws: ArrayLike, truth: ArrayLike) -> tuple[NDArray, NDArray]:
 
 
 def _two_laws(p: ArrayLike, q: ArrayLike, axis: int) -> tuple[NDArray, NDArray]:
-    p, q = _normalised(p, axis), _normalised(q, axis)
-    if p.shape[axis] != q.shape[axis]:
+    """Return both laws with their outcomes last, so that the other axes broadcast."""
+    first, second = _normalised(p, axis), _normalised(q, axis)
+    if first.shape[-1] != second.shape[-1]:
         raise ValueError(
-            f"Both laws must have the same outcomes along axis {axis}, got {p.shape[axis]} and "
-            f"{q.shape[axis]}, of shapes {p.shape} and {q.shape}."
+            f"Both laws must have the same outcomes along axis {axis}, got {first.shape[-1]} and "
+            f"{second.shape[-1]}, of shapes {np.shape(p)} and {np.shape(q)}."
         )
-    return p, q
+    return first, second
 
 
 def _normalised(p: ArrayLike, axis: int) -> NDArray:
-    p = np.asarray(p, float)
-    total = p.sum(axis, keepdims=True)
+    p = np.moveaxis(np.asarray(p, float), axis, -1)
+    total = p.sum(-1, keepdims=True)
     if not (np.isfinite(p).all() and (p >= 0).all() and (total > 0).all()):
         raise ValueError("Probabilities must be finite, not negative, and not all zero.")
     return p / total

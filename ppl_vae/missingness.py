@@ -41,10 +41,22 @@ class Logistic:
     Args:
         weights: W, shape (D, D); W[j, d] is how x_j acts on the loss of entry d.
         bias: b, shape (D,); -inf for an entry that is never lost, inf for one that always is.
+
+    Raises:
+        ValueError: weights and bias of shapes that do not fit each other.
     """
 
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", np.asarray(self.weights, float))
+        object.__setattr__(self, "bias", np.asarray(self.bias, float))
+        if self.bias.ndim != 1 or self.weights.shape != 2 * self.bias.shape:
+            raise ValueError(
+                "weights must have shape (D, D) and bias (D,) for rows of D features, got "
+                f"{self.weights.shape} and {self.bias.shape}."
+            )
 
     def probability(self, x: ArrayLike) -> NDArray[np.float64]:
         """Return the probability that each entry is lost, shape (B, *event).

@@ -164,7 +164,7 @@ class Stages(Schedule):
     `ppl_vae.presets.PRESETS["paper"].stages(steps_per_epoch)`.
 
     Args:
-        values: one for each stage.
+        values: one for each stage; arrays become tuples.
         lengths: steps of each stage, at least 1.
 
     Raises:
@@ -182,6 +182,10 @@ class Stages(Schedule):
     lengths: Sequence[int]
 
     def __post_init__(self) -> None:
+        for name in ("values", "lengths"):
+            given: Any = getattr(self, name)
+            if hasattr(given, "tolist"):
+                object.__setattr__(self, name, tuple(given.tolist()))
         if not self.values or len(self.values) != len(self.lengths):
             raise ValueError(
                 f"Stages need one length for each value, got {len(self.values)} values and "

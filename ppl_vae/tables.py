@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,12 @@ def csv_table(
         columns: names of those to read, in that order; None reads all.
         categorical: names of those that hold words; each word becomes its position in sorted order.
         missing: fields that mean "missing", apart from NaN in any case; blanks around are ignored.
+            They are compared as text: "-999" is not -999.0, so give each spelling in the file.
         delimiter: between fields.
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: one word in place of a collection of names or fields.
+        TypeError: no collection of names or fields, or one that holds something else than text.
         ValueError: no header or no rows, a column named twice or unknown, a row with too many or
             too few fields, or a field that is not a finite number; names the line and column.
 
@@ -56,9 +57,10 @@ def csv_table(
         Table(x=array([[1. , 0.5],
                [0. , nan]]), columns=('sex', 'length'), categories={'sex': ('F', 'M')})
     """
-    for option, given in (("columns", columns), ("categorical", categorical), ("missing", missing)):
-        if isinstance(given, str):
-            raise TypeError(f"{option} must be a collection such as [{given!r}], got {given!r}.")
+    _check_words("columns", () if columns is None else columns)
+    _check_words("categorical", categorical)
+    _check_words("missing", missing)
+    missing = {field.strip() for field in missing}
     header, lines, rows = _read(Path(path), delimiter)
     chosen = tuple(header if columns is None else columns)
     _check_names(path, header, [*chosen, *categorical])
@@ -75,6 +77,22 @@ def csv_table(
             parse = _number
         x[:, number] = _parsed(fields, parse, lines, name, path)
     return Table(x, chosen, categories)
+
+
+def _check_words(option: str, given: Any) -> None:
+    if isinstance(given, str):
+        raise TypeError(f"{option} must be a collection such as [{given!r}], got {given!r}.")
+    if not isinstance(given, Collection):
+        raise TypeError(
+            f"{option} must be a collection of words such as ['a', 'b'], or () for none, got "
+            f"{given!r}."
+        )
+    for word in given:
+        if not isinstance(word, str):
+            raise TypeError(
+                f"{option} must hold words as the file spells them: {str(word)!r} in place of "
+                f"{word!r}."
+            )
 
 
 def _read(path: Path, delimiter: str) -> tuple[list[str], list[int], list[list[str]]]:

@@ -5,11 +5,12 @@ importance-weighted bound wakes units that the evidence lower bound has put to s
 training all units' activity is measured, the inactive ones are cut out, and both are scored.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
-from burda import over_images, print_rows, problem, result, sheet_of
-from experiment import Results
+from burda import budget, over_images, print_rows, problem, sheet_of
+from experiment import Results, result, weights_file
 from safetensors.numpy import load_file
 
 from ppl_vae.plots import active_units as draw
@@ -31,7 +32,7 @@ class Look(NamedTuple):
 def run(args, device, train_and_look):
     """Train both ways; write rows and figures.
 
-    `train_and_look(first, then, given)` returns a `Look` after each of the two trainings.
+    `train_and_look(first, then, given)` yields a `Look` after each of the two trainings.
     """
     results, given = Results(args, device), problem(args)
     for first, then in WARM_STARTS:
@@ -40,23 +41,27 @@ def run(args, device, train_and_look):
             print(f"{condition}: done before")
             continue
         print(f"{condition}:", flush=True)
-        looks = train_and_look(first, then, given)
-        for name, look in zip((first, then), looks, strict=True):
+        rows, begin = [], time.perf_counter()
+        for name, look in zip((first, then), train_and_look(first, then, given), strict=True):
             label = f"{first}_{then}_{name}".replace(" ", "")
             draw(look.units).savefig(args.out / f"units_{label}.png", dpi=120)
-            results.add(_rows(args, name, condition, look))
-        weights = load_file(args.out / "weights" / f"{first}_{args.seed}.safetensors")
+            trained = budget(args, given, goes_on=name == then)
+            seconds = time.perf_counter() - begin
+            rows += _rows(condition, name, look, budget=trained, seconds=seconds)
+        weights = load_file(weights_file(args, first, "safetensors"))
         filters(weights, given).savefig(args.out / f"filters_{first.replace(' ', '')}.png", dpi=120)
+        results.add(rows)
     print_rows(results.rows, args.out)
 
 
-def _rows(args, method, condition, look):
+def _rows(condition, method, look, **ran):
+    """The rows of `results.json` of one look; what `ran` counts from the first training on."""
     values = {
         "log_likelihood": look.whole["estimates"].log_likelihood.values.squeeze(),
         "log_likelihood, pruned": look.pruned["estimates"].log_likelihood.values.squeeze(),
     }
-    active = result(args, condition, method, "active units", look.units.num_active.sum())
-    return [*over_images(args, condition, method, values), active]
+    active = result(condition, method, "active units", look.units.num_active.sum(), **ran)
+    return [*over_images(condition, method, values, **ran), active]
 
 
 def filters(weights, given):

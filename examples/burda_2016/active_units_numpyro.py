@@ -33,8 +33,9 @@ def main(args):
 
         program = training.build(args, given, (preset.latent_dim,))
         cold = training.train(args, first, program, objective(first), given)
+        yield look(cold, given.x_test)
         warm = training.train_on(args, f"{first}, then {then}", cold, objective(then), given)
-        return look(cold, given.x_test), look(warm, given.x_test)
+        yield look(warm, given.x_test)
 
     active_units.run(args, training.DEVICE, train_and_look)
 

@@ -19,6 +19,7 @@ def main(args):
 
     def look(fitted, x):
         pair, number = (fitted.model, fitted.guide), preset.num_particles
+        pyro.set_rng_seed(args.seed)
         units = api.active_units(*pair, x)
         pyro.set_rng_seed(args.seed)
         whole = api.log_likelihood(*pair, x, num_particles=number)
@@ -34,8 +35,9 @@ def main(args):
 
         program = training.build(args, given, (preset.latent_dim,))
         cold = training.train(args, first, program, objective(first), given)
+        yield look(cold, given.x_test)
         warm = training.train_on(args, f"{first}, then {then}", cold, objective(then), given)
-        return look(cold, given.x_test), look(warm, given.x_test)
+        yield look(warm, given.x_test)
 
     active_units.run(args, training.DEVICE, train_and_look)
 

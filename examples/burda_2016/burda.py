@@ -3,6 +3,8 @@
 Images hold grey values, drawn anew as black or white pixels whenever training looks at them; those
 of the test set are drawn once. The training set gives 400 images to validation, and nothing of the
 test set is read before training has ended.
+
+The seconds of a result are those of training and evaluation in the call that finished it.
 """
 
 from typing import NamedTuple
@@ -58,13 +60,11 @@ class Problem(NamedTuple):
         return side, side
 
 
-def arguments(name, backend, description, **some_of):
+def arguments(name, backend, description, smoke=None, **some_of):
     """The command line of one of these experiments; the smoke preset needs no files."""
     one_of = {"dataset": DATASETS, "optimiser": tuple(OPTIMISERS)}
-    args = experiment.arguments(name, backend, description, True, one_of, some_of)
-    if args.preset == "smoke":
-        args.dataset = "digits"
-    return args
+    smoke = {"dataset": "digits", **(smoke or {})}
+    return experiment.arguments(name, backend, description, True, one_of, some_of, smoke)
 
 
 def problem(args):
@@ -72,7 +72,7 @@ def problem(args):
     preset, rng = PRESETS[args.preset], np.random.default_rng(args.seed)
     x_train, x_test, y_train, y_test = _read(args)
     rows = rng.permutation(len(x_train))
-    train, validation = rows[: -NUM_VALIDATION or None][: preset.num_train], rows[-NUM_VALIDATION:]
+    train, validation = rows[:-NUM_VALIDATION][: preset.num_train], rows[-NUM_VALIDATION:]
     test = rng.permutation(len(x_test))[: preset.num_test]
     return Problem(
         x_train[train],
@@ -90,10 +90,8 @@ def _read(args):
         with np.load(path) as file:
             x = [file[name].reshape(-1, 784) / np.float32(255) for name in ("train_x", "test_x")]
             return *x, file["train_y"], file["test_y"]
-    try:
-        return {"mnist": mnist, "fashion-mnist": fashion_mnist}[args.dataset](args.data)
-    except FileNotFoundError as error:
-        raise SystemExit(str(error)) from None
+    read = {"mnist": mnist, "fashion-mnist": fashion_mnist}[args.dataset]
+    return experiment.data_set(args, read)
 
 
 def hidden_widths(args, latent_dims):
@@ -121,26 +119,20 @@ def last_stage(args, num_rows):
     return rates.values[number], rates.lengths[number]
 
 
-def result(args, condition, method, metric, value, error=None, paper=None, seconds=None):
-    """One row of `results.json`."""
-    preset = PRESETS[args.preset]
-    epochs = (3**preset.num_stages - 1) // 2
-    return {
-        "condition": condition,
-        "method": method,
-        "metric": metric,
-        "value": float(value),
-        "standard_error": None if error is None else float(error),
-        "paper_value": paper,
-        "budget": f"{epochs} epochs of {preset.num_train} {args.dataset} images",
-        "seconds": seconds,
-    }
+def budget(args, given, num_stages=None, goes_on=False):
+    """How long a program was trained, in words; if it `goes_on`, the last stage is done twice."""
+    stages = OPTIMISERS[args.optimiser].stages(steps_per_epoch=1)
+    last = (num_stages or PRESETS[args.preset].num_stages) - 1
+    num_epochs = stages.ends[last] + goes_on * stages.lengths[last]
+    return f"{num_epochs} epochs of {len(given.x_train)} {args.dataset} images"
 
 
-def over_images(args, condition, method, values):
+def over_images(condition, method, values, **ran):
     """Rows of `results.json` with the means over images of each metric, and their errors."""
     return [
-        result(args, condition, method, metric, each.mean(), each.std(ddof=1) / len(each) ** 0.5)
+        experiment.result(
+            condition, method, metric, each.mean(), each.std(ddof=1) / len(each) ** 0.5, **ran
+        )
         for metric, each in values.items()
     ]
 

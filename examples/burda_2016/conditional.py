@@ -3,11 +3,12 @@
 p(x | y) = integral of p(x | z, y) p(z | y) dz,  with p(z | y) learned or Normal(0, I)
 """
 
+import time
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import over_images, print_rows, problem, sheet_of
+from burda import budget, over_images, print_rows, problem, sheet_of
 from experiment import Results
 
 PRIORS, PARTICLES = ("learned", "standard"), (1, 5, 50)
@@ -51,20 +52,23 @@ def run(args, device, train_and_look):
                 print(f"{method}, {prior} prior: done before")
                 continue
             print(f"{method}, {prior} prior:", flush=True)
+            begin = time.perf_counter()
             found = train_and_look(prior, k, given)
             picture = sheet(args.seed, found.images, given)
             picture.savefig(args.out / f"classes_{prior}_{k}.png", dpi=120)
-            results.add(_rows(args, method, f"{prior} prior", found, given.y_test))
+            ran = {"budget": budget(args, given), "seconds": time.perf_counter() - begin}
+            of_images = values(found, given.y_test)
+            results.add(over_images(f"{prior} prior", method, of_images, **ran))
     print_rows(results.rows, args.out)
 
 
-def _rows(args, method, condition, found, labels):
+def values(found, labels):
+    """What is found for every image, by metric."""
     each = found.log_likelihood["estimates"].log_likelihood.values.reshape(-1, NUM_CLASSES)
-    values = {
+    return {
         "log_likelihood": each[np.arange(len(labels)), labels],
         "class accuracy": (each.argmax(1) == labels).astype(float),
     }
-    return over_images(args, condition, method, values)
 
 
 def sheet(seed, images, given):

@@ -19,6 +19,7 @@ def main(args):
     preset = PRESETS[args.preset]
 
     def train_and_look(prior, particles, given):
+        pyro.set_rng_seed(args.seed)
         program = api.ConditionalVAE(
             given.x_train.shape[1:], (preset.latent_dim,), conditional.NUM_CLASSES,
             hidden_widths(args, (preset.latent_dim,)), prior=prior,

@@ -1,7 +1,11 @@
 """Two trainings looked at while they go on, one particle and fifty, and made into films."""
 
+import time
+from shutil import copyfile
+
 import matplotlib.pyplot as plt
 from burda import PRESETS
+from experiment import weights_file, whole
 from matplotlib.animation import FuncAnimation, PillowWriter
 
 TRAININGS = {"VAE": 1, "IWAE": 50}  # particles
@@ -13,8 +17,25 @@ def epochs(args):
     return [2**i for i in range(total.bit_length()) if 2**i < total] + [total]
 
 
+def looks(args, method):
+    """Yield every look's epoch, and the name of the training that ends there.
+
+    Each has its own checkpoint, begun as a copy of the one before: what a checkpoint was at an
+    earlier look is not kept, and a second call looks at all of them again.
+    """
+    before = None
+    for epoch in epochs(args):
+        name = f"{method}_{epoch}"
+        checkpoint = weights_file(args, name, "checkpoint")
+        if before is not None and not checkpoint.exists():
+            with whole(checkpoint) as part:
+                copyfile(before, part)
+        yield epoch, name
+        before = checkpoint
+
+
 def trainings(results, train, given):
-    """Yield (method, snapshots, program) of each that an earlier call has not finished.
+    """Yield (method, snapshots, program, begin) of each that an earlier call has not finished.
 
     `train(method, num_particles, given)` yields a snapshot and the program at every look.
     """
@@ -23,8 +44,9 @@ def trainings(results, train, given):
             print(f"{method}: done before")
             continue
         print(f"{method}, k = {num_particles}:", flush=True)
-        *_, (_, program) = looks = list(train(method, num_particles, given))
-        yield method, [snapshot for snapshot, _ in looks], program
+        begin = time.perf_counter()
+        *_, (_, program) = seen = list(train(method, num_particles, given))
+        yield method, [snapshot for snapshot, _ in seen], program, begin
 
 
 def save_film(fig, show, snapshots, path):

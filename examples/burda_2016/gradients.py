@@ -6,8 +6,10 @@ bound's gradient of the encoder drowns in noise (Rainforth et al., 2018, Tighter
 are not necessarily better); the doubly reparameterised one does not (Tucker et al., 2019).
 """
 
-from burda import PRESETS, print_rows, problem, result
-from experiment import Results
+import time
+
+from burda import PRESETS, budget, print_rows, problem
+from experiment import Results, result
 
 from ppl_vae.plots import gradient_quality
 
@@ -33,19 +35,21 @@ def run(args, device, train_and_probe):
             print(f"{moment}: done before")
             continue
         print(f"{moment}:", flush=True)
+        begin = time.perf_counter()
         found = train_and_probe(num_stages, given)
         name = f"gradients_{moment.replace(' ', '_')}"
         gradient_quality(found).savefig(args.out / f"{name}.png", dpi=120)
         found.to_netcdf(args.out / f"{name}.nc")
-        results.add(_rows(args, moment, found))
+        ran = {"budget": budget(args, given, num_stages), "seconds": time.perf_counter() - begin}
+        results.add(_rows(moment, found, **ran))
     print_rows(results.rows, args.out)
 
 
-def _rows(args, moment, found):
+def _rows(moment, found, **ran):
     """One row for each estimator, number of particles and block of parameters."""
     rows, cells = [], found.stack(cell=("objective", "num_particles", "block"))
     for metric in ("snr", "variance"):
         for value in cells[metric].transpose("cell"):
             name, k, block = value.cell.item()
-            rows.append(result(args, moment, name, f"{metric} of {block}, k={k}", value))
+            rows.append(result(moment, name, f"{metric} of {block}, k={k}", value, **ran))
     return rows

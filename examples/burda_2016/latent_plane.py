@@ -6,11 +6,12 @@ q that is too wide. Draws resampled from q by their weights (SIR) come from the 
 same.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import over_images, print_rows, problem, sheet_of
+from burda import budget, over_images, print_rows, problem, sheet_of
 from experiment import Results
 from films import save_film, trainings
 from scipy.stats import norm
@@ -59,26 +60,27 @@ def run(args, device, train, study):
     returns `Posteriors`.
     """
     results, given = Results(args, device), problem(args)
-    for method, snapshots, program in trainings(results, train, given):
+    for method, snapshots, program, begin in trainings(results, train, given):
         film(snapshots, given, args.out / f"training_{method}.gif")
         found = study(program, given.x_test)
         posteriors(found, given).savefig(args.out / f"posteriors_{method}.png", dpi=120)
         reconstructions(found, given).savefig(args.out / f"reconstructions_{method}.png", dpi=120)
         found.resampled.to_netcdf(args.out / f"posterior_{method}.nc")
-        results.add(_rows(args, method, found))
+        ran = {"budget": budget(args, given), "seconds": time.perf_counter() - begin}
+        results.add(over_images("z in the plane", method, values(found), **ran))
     print_rows(results.rows, args.out)
 
 
-def _rows(args, method, found):
+def values(found):
+    """What is found for every image, by metric."""
     evidence = found.grid.log_evidence.values
     by_weights = found.resampled["estimates"].log_likelihood.values.squeeze()
-    values = {
+    return {
         "log_likelihood by quadrature": evidence,
         "log_likelihood by weights": by_weights,
         "weights less quadrature": by_weights - evidence,
         "KL(q || posterior)": found.grid.kl_guide.values,
     }
-    return over_images(args, "z in the plane", method, values)
 
 
 def posteriors(found, given):

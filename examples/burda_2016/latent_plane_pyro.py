@@ -22,8 +22,8 @@ def main(args):
     def train(method, particles, given):
         objective = training.OBJECTIVES[method](num_particles=particles)
         program = training.build(args, given, (2,))
-        for epoch in films.epochs(args):
-            fitted = training.train(args, method, program, objective, given, epochs=epoch)
+        for epoch, name in films.looks(args, method):
+            fitted = training.train(args, name, program, objective, given, epochs=epoch)
             points = plane.points()
             sheet = training.pixels(fitted, given.x_train[: len(points)], {"z1": points})
             means, _ = training.latent_law(fitted.guide, "z1", given.x_validation)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import problem, result
-from experiment import Results
+from burda import budget, problem
+from experiment import Results, result
 
 LAYERS, OBJECTIVES, PARTICLES = (1, 2), ("VAE", "IWAE", "DReG"), (1, 5, 50)
+SMOKE = {"layers": (2,), "objectives": ("IWAE",), "particles": (5,)}  # unless others are asked for
 
 # Log-likelihoods: the paper's table 1; DReG is not in it.
 PAPER = {
@@ -49,11 +50,14 @@ class Cell(NamedTuple):
 
 
 def cells(args):
-    """The cells asked for, of the smoke preset one; at k = 1 VAE and IWAE are the same."""
-    if args.preset == "smoke":
-        return [Cell(2, "IWAE", 5)]
-    every = [Cell(n, o, k) for n in args.layers for k in args.particles for o in args.objectives]
-    return [cell for cell in every if (cell.objective, cell.particles) != ("IWAE", 1)]
+    """The cells asked for, each once; at k = 1 IWAE is VAE."""
+    every = [
+        Cell(layers, "VAE" if (objective, k) == ("IWAE", 1) else objective, k)
+        for layers in args.layers
+        for k in args.particles
+        for objective in args.objectives
+    ]
+    return list(dict.fromkeys(every))
 
 
 class Score(NamedTuple):
@@ -80,18 +84,21 @@ def run(args, device, train, score):
             print(f"{cell.method}, {condition}: done before")
             continue
         print(f"{cell.method}, {condition}:", flush=True)
-        started = time.perf_counter()
+        begin = time.perf_counter()
         replicas = train(cell, given)
         scores = [score(fitted, args.seed + i, given) for i, fitted in enumerate(replicas)]
-        seconds = time.perf_counter() - started
+        ran = {
+            "budget": f"{len(replicas)} times {budget(args, given)}",
+            "seconds": time.perf_counter() - begin,
+        }
         scores[0].whole.to_netcdf(args.out / f"log_likelihood_{cell.name}.nc")
-        results.add(_rows(args, cell, condition, scores, seconds))
+        results.add(_rows(args, cell, condition, scores, **ran))
     print_table(results.rows)
     figure(results.rows).savefig(args.out / "table.png", dpi=120)
     print(f"\nRows and the figure are in {args.out}/")
 
 
-def _rows(args, cell, condition, scores, seconds):
+def _rows(args, cell, condition, scores, **ran):
     """The rows of `results.json` of one cell; errors are those of the mean over trainings."""
     values = {
         "log_likelihood": [score.mean(score.whole, -1) for score in scores],
@@ -104,8 +111,8 @@ def _rows(args, cell, condition, scores, seconds):
     paper = {"log_likelihood": cell.paper} if args.dataset == "mnist" else {}
     return [
         result(
-            args, condition, cell.method, metric, np.mean(each), _error_of_mean(each),
-            paper.get(metric), seconds,
+            condition, cell.method, metric, np.mean(each), _error_of_mean(each),
+            paper=paper.get(metric), **ran,
         )
         for metric, each in values.items()
     ]  # fmt: skip

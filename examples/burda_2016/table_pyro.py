@@ -44,5 +44,6 @@ if __name__ == "__main__":
         arguments(
             "table", "pyro", __doc__.splitlines()[0],
             layers=table.LAYERS, objectives=table.OBJECTIVES, particles=table.PARTICLES,
+            smoke=table.SMOKE,
         )
     )  # fmt: skip

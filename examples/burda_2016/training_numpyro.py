@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 from burda import PRESETS, hidden_widths, last_stage, schedule
+from experiment import weights_file
 from jax import random
 from numpyro import handlers
 
@@ -47,18 +48,17 @@ def train_replicas(args, name, make_program, objective, given):
         make_program,
         given.x_train,
         num_replicas=PRESETS[args.preset].num_seeds,
-        **_options(args, f"{name}_{args.seed}", objective, rates, num_steps),
+        **_options(args, name, objective, rates, num_steps),
     )
     for i, fitted in enumerate(replicas):
-        fitted.save(_file(args, f"{name}_{args.seed}_{i}.safetensors"))
+        fitted.save(weights_file(args, f"{name}_{i}", "safetensors"))
     return replicas
 
 
 def _fit(args, name, program, objective, given, labels, rate, num_steps):
-    name = f"{name}_{args.seed}"
     options = _options(args, name, objective, rate, num_steps)
     fitted = api.fit(random.key(args.seed), program, given.x_train, *labels, **options)
-    fitted.save(_file(args, f"{name}.safetensors"))
+    fitted.save(weights_file(args, name, "safetensors"))
     return fitted
 
 
@@ -71,14 +71,8 @@ def _options(args, name, objective, rate, num_steps):
         "shuffle": optimiser.shuffle,
         "optimizer": api.preset_optimizer(optimiser, rate),
         "transform": api.dynamic_binarisation,
-        "checkpoint": _file(args, f"{name}.checkpoint"),
+        "checkpoint": weights_file(args, name, "checkpoint"),
     }
-
-
-def _file(args, name):
-    folder = args.out / "weights"
-    folder.mkdir(exist_ok=True)
-    return folder / name
 
 
 def pixels(fitted, x, z, *labels):

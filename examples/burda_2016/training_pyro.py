@@ -3,6 +3,7 @@
 import pyro
 import torch
 from burda import PRESETS, hidden_widths, last_stage, schedule
+from experiment import weights_file
 from pyro import poutine
 
 from ppl_vae import pyro as api
@@ -16,6 +17,7 @@ OBJECTIVES = {"VAE": api.ELBO, "IWAE": api.IWAE, "IWAE-STL": api.IWAESTL, "DReG"
 
 def build(args, given, latent_dims):
     """A program with these stochastic layers, whose first pixels are the training set's mean."""
+    pyro.set_rng_seed(args.seed)
     return api.HierarchicalVAE(
         given.x_train.shape[1:],
         latent_dims,
@@ -47,19 +49,18 @@ def train_replicas(args, name, make_program, objective, given):
         make_program,
         given.x_train,
         num_replicas=PRESETS[args.preset].num_seeds,
-        **_options(args, f"{name}_{args.seed}", objective, rates, num_steps),
+        **_options(args, name, objective, rates, num_steps),
     )
     for i, fitted in enumerate(replicas):
-        fitted.save(_file(args, f"{name}_{args.seed}_{i}.safetensors"))
+        fitted.save(weights_file(args, f"{name}_{i}", "safetensors"))
     return replicas
 
 
 def _fit(args, name, program, objective, given, labels, rate, num_steps):
-    name = f"{name}_{args.seed}"
     options = _options(args, name, objective, rate, num_steps)
     pyro.set_rng_seed(args.seed)
     fitted = api.fit(program, given.x_train, *labels, **options)
-    fitted.save(_file(args, f"{name}.safetensors"))
+    fitted.save(weights_file(args, name, "safetensors"))
     return fitted
 
 
@@ -72,15 +73,9 @@ def _options(args, name, objective, rate, num_steps):
         "shuffle": optimiser.shuffle,
         "optimizer": api.preset_optimizer(optimiser, rate),
         "transform": api.dynamic_binarisation,
-        "checkpoint": _file(args, f"{name}.checkpoint"),
+        "checkpoint": weights_file(args, name, "checkpoint"),
         "jit_compile": args.preset != "smoke",  # compiling takes some ten seconds
     }
-
-
-def _file(args, name):
-    folder = args.out / "weights"
-    folder.mkdir(exist_ok=True)
-    return folder / name
 
 
 @torch.no_grad()

@@ -5,13 +5,15 @@ standardised and then rotated to its two principal components, z2 rotated to its
 training shows images of the same draws from the prior, and of ten z1 for each of ten z2.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from burda import over_images, print_rows, problem, sheet_of
+from burda import budget, over_images, print_rows, problem, sheet_of
 from experiment import Results
 from films import save_film, trainings
+from scipy.spatial import cKDTree
 
 LATENT_DIMS = (4, 2)
 SIDE = 10  # of the sheets of images
@@ -50,7 +52,7 @@ def run(args, device, train, look):
     returns `Latents`.
     """
     results, given = Results(args, device), problem(args)
-    for method, snapshots, program in trainings(results, train, given):
+    for method, snapshots, program, begin in trainings(results, train, given):
         film(args.seed, snapshots, given, args.out / f"training_{method}.gif")
         found = look(program, given.x_test)
         planes = {
@@ -59,7 +61,9 @@ def run(args, device, train, look):
         }
         figure(planes, given.y_test).savefig(args.out / f"latents_{method}.png", dpi=120)
         found.resampled.to_netcdf(args.out / f"posterior_{method}.nc")
-        results.add(_rows(args, method, found, planes, given.y_test))
+        ran = {"budget": budget(args, given), "seconds": time.perf_counter() - begin}
+        of_images = values(found, planes, given.y_test)
+        results.add(over_images("z1 of 4, z2 of 2", method, of_images, **ran))
     print_rows(results.rows, args.out)
 
 
@@ -78,21 +82,22 @@ def principal(means):
 
 def neighbours_agree(points, labels, k=5):
     """Share of each point's k nearest others that are of its class, (row,)."""
-    distance = ((points[:, None] - points) ** 2).sum(-1)
-    np.fill_diagonal(distance, np.inf)
-    nearest = np.argsort(distance, 1)[:, :k]
+    _, nearest = cKDTree(points).query(points, k + 1)
+    others = nearest != np.arange(len(points))[:, None]
+    others[others.all(1), -1] = False  # more than k others are at the very same place
+    nearest = nearest[others].reshape(-1, k)
     return (labels[nearest] == labels[:, None]).mean(1)
 
 
-def _rows(args, method, found, planes, labels):
+def values(found, planes, labels):
+    """What is found for every image, by metric."""
     estimates, kl = found.resampled["estimates"], found.kl["estimates"].kl
-    values = {
+    return {
         "log_likelihood": estimates.log_likelihood.values,
         "effective weights": estimates.ess.values,
         **{f"KL of {site}": kl.sel(site=site).values for site in planes},
         **{f"neighbours of one class, {s}": neighbours_agree(p, labels) for s, p in planes.items()},
     }
-    return over_images(args, "z1 of 4, z2 of 2", method, values)
 
 
 def figure(planes, labels):

@@ -23,8 +23,8 @@ def main(args):
         objective = training.OBJECTIVES[method](num_particles=particles)
         program = training.build(args, given, two_layers.LATENT_DIMS)
         rows = given.x_train[: two_layers.SIDE**2]
-        for epoch in films.epochs(args):
-            fitted = training.train(args, method, program, objective, given, epochs=epoch)
+        for epoch, name in films.looks(args, method):
+            fitted = training.train(args, name, program, objective, given, epochs=epoch)
             sheets = [
                 training.pixels(fitted, rows, training.from_prior(fitted, noise, rows))
                 for noise in two_layers.noise(args.seed)

@@ -74,7 +74,7 @@ def main(args):
         idata = sample(args, kernel, x)
         rows.append(scores(BACKEND, Kernel.__name__, idata, truth, mask))
         save(args.out, BACKEND, Kernel.__name__, idata, truth, mask)
-    print_table(args.out, BACKEND, rows)
+    print_table(args, BACKEND, rows)
 
 
 if __name__ == "__main__":

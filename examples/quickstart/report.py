@@ -24,10 +24,15 @@ def arguments(backend):
     parser.add_argument("--samples", type=int, default=1_000, help="iterations kept per chain")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("out/quickstart"))
+    parser.add_argument("--out", type=_path, default=Path("out/quickstart"))
     args = parser.parse_args()
+    args.options = {name: value for name, value in vars(args).items() if name != "out"}
     (args.out / backend).mkdir(parents=True, exist_ok=True)
     return args
+
+
+def _path(text):
+    return Path(text).expanduser()
 
 
 def scores(backend, kernel, idata, truth, mask):
@@ -46,17 +51,16 @@ def scores(backend, kernel, idata, truth, mask):
     predicted = np.where(true == 1, probability, 1 - probability)
     summary = diagnostics.summary(idata)
     seconds = idata["posterior"].attrs["wall_time"]
-    acceptance = float(summary["acceptance_rate"].mean())
     return {
         "backend": backend,
         "kernel": kernel,
         "rmse": float(np.sqrt(np.mean((ones / num_draws - true) ** 2))),
         "log_score": float(np.log(predicted).mean()),
         "coverage_90": float(np.mean(predicted > 0.1)),
-        "acceptance": None if np.isnan(acceptance) else acceptance,
-        "rhat_worst": float(summary["rhat_worst"].max()),
-        "rhat_median": float(summary["rhat_median"].median()),
-        "ess_per_second": float(summary["ess_bulk_median"].median()) / seconds,
+        "acceptance": _known(summary["acceptance_rate"].mean()),
+        "rhat_worst": _known(summary["rhat_worst"].max()),
+        "rhat_median": _known(summary["rhat_median"].median()),
+        "ess_per_second": _known(summary["ess_bulk_median"].median() / seconds),
         "seconds": seconds,
         "stuck_rows": int(summary["stuck"].sum()),
         "rows": int(summary.sizes["row"]),
@@ -64,16 +68,23 @@ def scores(backend, kernel, idata, truth, mask):
     }
 
 
+def _known(value):
+    """The number, or None where there is none, such as R-hat of one chain."""
+    return None if np.isnan(value) else float(value)
+
+
 def verdict(kernel, summary):
     """Say in one line whether to believe the draws, and why."""
     if kernel == "PseudoGibbsKernel":
         return "no: its draws follow p(x_m | x_o) only if the guide is the exact posterior"
     worst = summary["rhat_worst"]
-    disagree = int((worst > 1.05).sum())
+    disagree, unknown = int((worst > 1.05).sum()), int(np.isnan(worst).sum())
     if int(summary["stuck"].sum()):
         return f"not for {int(summary['stuck'].sum())} rows, in which a chain never moved"
     if disagree:
         return f"not for {disagree} rows, in which the chains disagree (R-hat above 1.05)"
+    if unknown:
+        return f"not known for {unknown} rows: R-hat needs two chains, and pixels that change"
     if kernel == "LAIRKernel":
         heavy = int((summary["khat_worst"] > 0.7).sum())
         if heavy:
@@ -86,7 +97,8 @@ def save(out, backend, kernel, idata, truth, mask):
     """Write the draws and the pictures of one run."""
     folder = out / backend
     idata.to_netcdf(folder / f"{kernel}.nc")
-    figure = plots.image_grid(truth, mask, completed(idata), image_shape=(8, 8), rows=range(6))
+    rows = range(min(6, len(truth)))
+    figure = plots.image_grid(truth, mask, completed(idata), image_shape=(8, 8), rows=rows)
     figure.savefig(folder / f"{kernel}.png", dpi=120)
     summary = diagnostics.summary(idata)
     plots.convergence(summary).savefig(folder / f"{kernel}_convergence.png", dpi=120)
@@ -95,11 +107,14 @@ def save(out, backend, kernel, idata, truth, mask):
         plots.acceptance(rate).savefig(folder / f"{kernel}_acceptance.png", dpi=120)
 
 
-def print_table(out, backend, rows):
-    """Keep this backend's rows, and print those of all backends that ran."""
-    (out / backend / "results.json").write_text(json.dumps(rows, indent=1))
+def print_table(args, backend, rows):
+    """Keep this backend's rows, and print those of all backends that ran with these options."""
+    out, rows = args.out, [{**row, "options": args.options} for row in rows]
+    text = json.dumps(rows, indent=1, allow_nan=False)
+    (out / backend / "results.json").write_text(text)
     files = sorted(out.glob("*/results.json"))
     rows = [row for file in files for row in json.loads(file.read_text())]
+    rows = [row for row in rows if row.get("options") == args.options]
     cells = [COLUMNS, *([_cell(row[name]) for name in COLUMNS] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print()

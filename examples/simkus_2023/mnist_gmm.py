@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import Method, Results
+from clipping import doubled_range
+from experiment import Method, Results, data_set, result
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
@@ -121,12 +122,8 @@ class Problem(NamedTuple):
 
     @property
     def limits(self):
-        """Twice the range of the training rows: what the guide sees is clipped to it.
-
-        The paper clips so what pseudo-Gibbs draws. The other methods are right for any guide.
-        """
-        low, high = self.x_train.min(0), self.x_train.max(0)
-        return low - (high - low) / 2, high + (high - low) / 2
+        """What the guide sees is clipped to these."""
+        return doubled_range(self.x_train)
 
 
 def problem(args, num_train):
@@ -134,13 +131,7 @@ def problem(args, num_train):
 
     The observed pixels are random ones of the middle 8 x 8, where the classes differ.
     """
-    try:
-        data = mnist(args.data)
-    except FileNotFoundError as error:
-        raise SystemExit(
-            f"mnist_gmm needs MNIST: give its folder with --data, or set PPL_VAE_DATA. {error}"
-        ) from error
-    rng = np.random.default_rng(args.seed)
+    data, rng = data_set(args, mnist), np.random.default_rng(args.seed)
     mixture = fit_mixture(small_digits(data.x_train.astype(float), rng), data.y_train)
     x_train = draw(rng, mixture, rng.integers(NUM_CLASSES, size=num_train))
     truth = draw(rng, mixture, np.arange(NUM_CLASSES))
@@ -186,7 +177,7 @@ def run(args, device, sampler):
     """
     results, preset = Results(args, device), PRESETS[args.preset]
     given, sample = problem(args, preset.num_train), None
-    budget = f"{preset.num_proposals} proposals a row and chain"
+    ran = {"budget": f"{preset.num_proposals} proposals a row and chain"}
     for number, name in enumerate(preset.methods):
         if results.has(name):
             print(f"{name}: done before")
@@ -198,27 +189,11 @@ def run(args, device, sampler):
         idata = idata.isel(draw=slice(step - 1, None, step))
         idata.to_netcdf(args.out / f"{name.replace(' ', '_')}.nc")
         found = scores(class_probabilities(completed(idata), given.mixture), given.posterior)
-        results.add(_rows(name, found, budget, float(idata["posterior"].attrs["wall_time"])))
+        ran["seconds"] = float(idata["posterior"].attrs["wall_time"])
+        results.add([result("ten digits", name, metric, *found[metric], **ran) for metric in found])
     print_table(results.rows)
     figure(args.out, given, preset.methods).savefig(args.out / "mnist_gmm.png", dpi=120)
     print(f"\nRows, draws and the figure are in {args.out}/")
-
-
-def _rows(name, found, budget, seconds):
-    """One row of `results.json` per metric."""
-    return [
-        {
-            "condition": "ten digits",
-            "method": name,
-            "metric": metric,
-            "value": float(value),
-            "standard_error": float(error),
-            "paper_value": None,
-            "budget": budget,
-            "seconds": seconds,
-        }
-        for metric, (value, error) in found.items()
-    ]
 
 
 def print_table(rows):

@@ -14,7 +14,7 @@ import mnist_gmm
 import numpyro
 import numpyro.distributions as dist
 import sampling_numpyro as sampling
-from experiment import arguments
+from experiment import arguments, weights_file
 from flax import nnx
 from jax import random
 from numpyro.contrib.module import nnx_module
@@ -70,7 +70,7 @@ def main(args):
             given.x_train,
             num_steps=preset.num_steps,
             batch_size=preset.batch_size,
-            checkpoint=args.out / "weights.checkpoint",
+            checkpoint=weights_file(args, "vae", "checkpoint"),
         )
         low, high = given.limits
 

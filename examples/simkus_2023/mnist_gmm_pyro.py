@@ -13,7 +13,7 @@ import pyro
 import pyro.distributions as dist
 import sampling_pyro as sampling
 import torch
-from experiment import arguments
+from experiment import arguments, weights_file
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -69,7 +69,7 @@ def main(args):
             torch.as_tensor(given.x_train, device=device),
             num_steps=preset.num_steps,
             batch_size=preset.batch_size,
-            checkpoint=args.out / "weights.checkpoint",
+            checkpoint=weights_file(args, "vae", "checkpoint"),
         )
         low, high = (torch.as_tensor(limit, device=device) for limit in given.limits)
 

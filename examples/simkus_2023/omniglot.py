@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import Method, Results, data_file
+from experiment import Method, Results, data_file, result
 
 from ppl_vae.datasets import binarise
 from ppl_vae.inference_data import completed
@@ -113,6 +113,7 @@ def run(args, device, sampler):
     """
     results, preset = Results(args, device), PRESETS[args.preset]
     given, trained = problem(args, preset.num_test), None
+    ran = {"budget": f"{preset.num_proposals} proposals a row and chain"}
     for number, name in enumerate(preset.methods):
         if results.has(name):
             print(f"{name}: done before")
@@ -122,8 +123,8 @@ def run(args, device, sampler):
         idata = sample(name, METHODS[name], args.seed + 1_000 * (number + 1))
         idata.to_netcdf(_file(args.out, name))
         found = scores(completed(idata), given, embed)
-        seconds = float(idata["posterior"].attrs["wall_time"])
-        results.add(_rows(name, found, f"{preset.num_proposals} proposals a row", seconds))
+        ran["seconds"] = float(idata["posterior"].attrs["wall_time"])
+        results.add([result(c, name, metric, *found[c, metric], **ran) for c, metric in found])
     print_table(results.rows)
     figures(args.out, given, preset.methods)
     print(f"\nRows, draws and figures are in {args.out}/")
@@ -131,23 +132,6 @@ def run(args, device, sampler):
 
 def _file(out, name):
     return out / f"{name.replace(' ', '_').replace(chr(39), '_prime')}.nc"
-
-
-def _rows(name, found, budget, seconds):
-    """One row of `results.json` per condition and metric."""
-    return [
-        {
-            "condition": condition,
-            "method": name,
-            "metric": metric,
-            "value": float(value),
-            "standard_error": float(error),
-            "paper_value": None,
-            "budget": budget,
-            "seconds": seconds,
-        }
-        for (condition, metric), (value, error) in found.items()
-    ]
 
 
 def print_table(rows):

@@ -11,7 +11,7 @@ import numpy as np
 import omniglot
 import resnet_numpyro as resnet
 import sampling_numpyro as sampling
-from experiment import arguments
+from experiment import arguments, weights_file
 from flax import nnx
 from jax import random
 from numpyro import handlers
@@ -20,15 +20,18 @@ from ppl_vae import numpyro as api
 
 
 def train(args, preset, given):
-    """Return the trained VAE, or the one that an earlier call has trained."""
+    """Return the trained VAE; a second call goes on from where the first stopped."""
     shape, rngs = given.x_train.shape[1:], nnx.Rngs(args.seed)
     nets = resnet.pair(shape, preset.latent_dim, preset.hidden, rngs) if preset.residual else {}
     vae = api.VAE(shape, preset.latent_dim, preset.hidden, "bernoulli", **nets)
-    path = args.out / "weights.safetensors"
-    if not path.exists():
-        sizes = {"num_steps": preset.num_steps, "batch_size": preset.batch_size}
-        api.fit(random.key(args.seed), vae, given.x_train, **sizes).save(path)
-    return api.load(path, vae=vae)
+    return api.fit(
+        random.key(args.seed),
+        vae,
+        given.x_train,
+        num_steps=preset.num_steps,
+        batch_size=preset.batch_size,
+        checkpoint=weights_file(args, "vae", "checkpoint"),
+    )
 
 
 def main(args):

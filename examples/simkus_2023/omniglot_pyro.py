@@ -11,25 +11,24 @@ import pyro
 import resnet_pyro as resnet
 import sampling_pyro as sampling
 import torch
-from experiment import arguments
+from experiment import arguments, weights_file
 
 from ppl_vae import pyro as api
 
 
 def train(args, preset, given, device):
-    """Return the trained VAE, or the one that an earlier call has trained."""
+    """Return the trained VAE; a second call goes on from where the first stopped."""
     pyro.set_rng_seed(args.seed)
     shape = given.x_train.shape[1:]
     nets = resnet.pair(shape, preset.latent_dim, preset.hidden) if preset.residual else {}
     vae = api.VAE(shape, preset.latent_dim, preset.hidden, "bernoulli", **nets)
-    path = args.out / "weights.safetensors"
-    if not path.exists():
-        x_train = torch.as_tensor(given.x_train, device=device)
-        sizes = {"num_steps": preset.num_steps, "batch_size": preset.batch_size}
-        api.fit(vae.to(device), x_train, **sizes).save(path)
-    fitted = api.load(path, vae=vae)
-    fitted.program.to(device)
-    return fitted
+    return api.fit(
+        vae.to(device),
+        torch.as_tensor(given.x_train, device=device),
+        num_steps=preset.num_steps,
+        batch_size=preset.batch_size,
+        checkpoint=weights_file(args, "vae", "checkpoint"),
+    )
 
 
 def main(args):

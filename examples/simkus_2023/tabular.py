@@ -5,11 +5,13 @@ entries are hidden at random (MCAR). The imputed rows are compared with the true
 a joint law (Sinkhorn divergence, squared MMD) and entry by entry (RMSE, CRPS, coverage).
 """
 
+import time
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import Method, Results, data_file
+from clipping import doubled_range
+from experiment import Method, Results, data_file, result
 from matplotlib.ticker import LogLocator
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
@@ -44,13 +46,8 @@ class Table(NamedTuple):
 
     @property
     def limits(self):
-        """Twice the range of the training rows: what the guide sees is clipped to it.
-
-        A guide that is fed its own extrapolations can send pseudo-Gibbs to infinity. The other
-        methods are right for any guide.
-        """
-        low, high = self.x_train.min(0), self.x_train.max(0)
-        return low - (high - low) / 2, high + (high - low) / 2
+        """What the guide sees is clipped to these."""
+        return doubled_range(self.x_train)
 
 
 def load(args, name, num_test):
@@ -176,7 +173,7 @@ def run(args, device, sampler):
     """Run all that an earlier call has not finished; write rows, draws and the figure.
 
     `sampler(table)` trains a VAE and returns `sample(name, method, seed)`, which returns
-    InferenceData of the last draws and the seconds of the run.
+    InferenceData of the last draws.
     """
     results, preset = Results(args, device), PRESETS[args.preset]
     for name in preset.tables:
@@ -188,34 +185,21 @@ def run(args, device, sampler):
             print(f"{name}, {method}:", flush=True)
             seed = args.seed + 1_000 * (number + 1)
             if method in PEERS:
-                draws, seconds = PEERS[method](table, seed, preset.num_chains), None
+                begin = time.perf_counter()
+                draws = PEERS[method](table, seed, preset.num_chains)
+                ran = {"budget": "-", "seconds": time.perf_counter() - begin}
             else:
                 sample = sample or sampler(table)
                 idata = sample(method, METHODS[method], seed)
                 idata.to_netcdf(args.out / f"{name}_{method.replace(' ', '_')}.nc")
                 draws, seconds = completed(idata), float(idata["posterior"].attrs["wall_time"])
-            results.add(_rows(name, method, scores(draws, table), preset, seconds))
+                budget = f"{preset.num_proposals} proposals a row and chain"
+                ran = {"budget": budget, "seconds": seconds}
+            found = scores(draws, table)
+            results.add([result(name, method, metric, *found[metric], **ran) for metric in found])
     print_table(results.rows)
     figure(results.rows).savefig(args.out / "tabular.png", dpi=120)
     print(f"\nRows, draws and the figure are in {args.out}/")
-
-
-def _rows(name, method, found, preset, seconds):
-    """One row of `results.json` per metric."""
-    budget = f"{preset.num_proposals} proposals a row and chain" if method in METHODS else "-"
-    return [
-        {
-            "condition": name,
-            "method": method,
-            "metric": metric,
-            "value": float(value),
-            "standard_error": None if error is None else float(error),
-            "paper_value": None,
-            "budget": budget,
-            "seconds": seconds,
-        }
-        for metric, (value, error) in found.items()
-    ]
 
 
 def print_table(rows):

@@ -10,27 +10,24 @@ import jax
 import jax.numpy as jnp
 import sampling_numpyro as sampling
 import tabular
-from experiment import arguments
+from experiment import arguments, weights_file
 from jax import random
 
 from ppl_vae import numpyro as api
 
 
 def train(args, preset, table):
-    """Return the table's trained VAE, or the one that an earlier call has trained."""
-    path = args.out / f"{table.name}.safetensors"
-    if not path.exists():
-        likelihood = ("normal", tabular.SCALE_FLOOR)
-        shape = table.x_train.shape[1:]
-        fitted = api.fit(
-            random.key(args.seed),
-            api.VAE(shape, preset.latent_dim, preset.hidden, likelihood),
-            table.x_train,
-            num_steps=preset.num_steps,
-            batch_size=preset.batch_size,
-        )
-        fitted.save(path)
-    return api.load(path)
+    """Return the table's trained VAE; a second call goes on from where the first stopped."""
+    likelihood = ("normal", tabular.SCALE_FLOOR)
+    shape = table.x_train.shape[1:]
+    return api.fit(
+        random.key(args.seed),
+        api.VAE(shape, preset.latent_dim, preset.hidden, likelihood),
+        table.x_train,
+        num_steps=preset.num_steps,
+        batch_size=preset.batch_size,
+        checkpoint=weights_file(args, table.name, "checkpoint"),
+    )
 
 
 def main(args):

@@ -10,28 +10,23 @@ import pyro
 import sampling_pyro as sampling
 import tabular
 import torch
-from experiment import arguments
+from experiment import arguments, weights_file
 
 from ppl_vae import pyro as api
 
 
 def train(args, preset, table, device):
-    """Return the table's trained VAE, or the one that an earlier call has trained."""
-    path = args.out / f"{table.name}.safetensors"
-    if not path.exists():
-        likelihood = ("normal", tabular.SCALE_FLOOR)
-        shape = table.x_train.shape[1:]
-        pyro.set_rng_seed(args.seed)
-        fitted = api.fit(
-            api.VAE(shape, preset.latent_dim, preset.hidden, likelihood).to(device),
-            torch.as_tensor(table.x_train, device=device),
-            num_steps=preset.num_steps,
-            batch_size=preset.batch_size,
-        )
-        fitted.save(path)
-    fitted = api.load(path)
-    fitted.program.to(device)
-    return fitted
+    """Return the table's trained VAE; a second call goes on from where the first stopped."""
+    likelihood = ("normal", tabular.SCALE_FLOOR)
+    shape = table.x_train.shape[1:]
+    pyro.set_rng_seed(args.seed)
+    return api.fit(
+        api.VAE(shape, preset.latent_dim, preset.hidden, likelihood).to(device),
+        torch.as_tensor(table.x_train, device=device),
+        num_steps=preset.num_steps,
+        batch_size=preset.batch_size,
+        checkpoint=weights_file(args, table.name, "checkpoint"),
+    )
 
 
 def main(args):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import Method
+from experiment import Method, result
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -149,7 +149,8 @@ def run(args, results, sample, decode):
     budget = f"{preset.num_proposals} proposals a row"
     if not results.has("exact draws"):
         values = divergences_of_exact_draws(np.random.default_rng(args.seed), truth, preset)
-        results.add(_rows("exact draws", values, f"{preset.num_proposals} draws a row", 0.0))
+        of_draws = f"{preset.num_proposals} draws a row"
+        results.add(_rows("exact draws", values, budget=of_draws))
     for number, (name, method) in enumerate(METHODS.items()):
         if results.has(name):
             print(f"{name}: done before")
@@ -159,29 +160,20 @@ def run(args, results, sample, decode):
         for label, idata in sample(name, method, args.seed + 1_000 * (number + 1)):
             idata.to_netcdf(args.out / f"{label.replace(' ', '_')}.nc")
             seconds = float(idata["posterior"].attrs["wall_time"])
-            rows += _rows(label, divergences(idata, truth), budget, seconds)
+            rows += _rows(label, divergences(idata, truth), budget=budget, seconds=seconds)
         results.add(rows)
     print_table(results.rows)
     figure(args.out, truth).savefig(args.out / "toy_grid.png", dpi=120)
     print(f"\nRows, draws and the figure are in {args.out}/")
 
 
-def _rows(label, values, budget, seconds):
+def _rows(label, values, **ran):
     """One row of `results.json` per condition."""
     error = values.std(0, ddof=1) / len(values) ** 0.5
     paper = dict(zip(("I", "II", "III"), PAPER.get(label, (None,) * 3), strict=True))
     return [
-        {
-            "condition": condition,
-            "method": label,
-            "metric": "jsd",
-            "value": float(values[:, i].mean()),
-            "standard_error": float(error[i]),
-            "paper_value": paper.get(condition),
-            "budget": budget,
-            "seconds": seconds,
-        }
-        for i, condition in enumerate(CONDITIONS)
+        result(condition, label, "jsd", mean, of_mean, paper=paper.get(condition), **ran)
+        for condition, mean, of_mean in zip(CONDITIONS, values.mean(0), error, strict=True)
     ]
 
 

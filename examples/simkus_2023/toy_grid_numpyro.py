@@ -15,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import toy_grid
-from experiment import Results, arguments
+from experiment import Results, arguments, weights_file, whole
 from flax import nnx
 from jax import random
 from numpyro.contrib.module import nnx_module
@@ -92,7 +92,7 @@ def train_step(vae, optimizer, x, z):
 def train(args, preset):
     """Return the trained VAE, or the one that an earlier call has trained."""
     vae = ToyVAE(preset, nnx.Rngs(args.seed))
-    path = args.out / "weights.npz"
+    path = weights_file(args, "vae", "npz")
     if not path.exists():
         schedule = optax.cosine_decay_schedule(preset.learning_rate, preset.num_steps)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
@@ -105,7 +105,8 @@ def train(args, preset):
             value = train_step(vae, optimizer, x[rows], z)
             if step % 100 == 0:
                 bar.set_postfix(loss=f"{value:.3f}")
-        np.savez(path, *jax.tree.leaves(nnx.state(vae, nnx.Param)))
+        with whole(path) as part:
+            np.savez(part, *jax.tree.leaves(nnx.state(vae, nnx.Param)))
     with np.load(path) as file:
         leaves = [jnp.asarray(file[name]) for name in file.files]
     state = nnx.state(vae, nnx.Param)
@@ -132,7 +133,7 @@ def refit(args, preset, vae):
         batch_size=preset.batch_size,
         learning_rate=Cosine(1e-3, 0.0, preset.num_refit_steps),
         clip_norm=10.0,
-        checkpoint=args.out / "encoder.checkpoint",
+        checkpoint=weights_file(args, "encoder", "checkpoint"),
     )
     return fitted.guide
 

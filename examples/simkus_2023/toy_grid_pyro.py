@@ -13,7 +13,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import toy_grid
-from experiment import Results, arguments
+from experiment import Results, arguments, weights_file, whole
 from torch import nn
 from torch.nn.functional import softplus
 from tqdm import trange
@@ -92,7 +92,7 @@ def train(args, preset, device):
     """Return the trained VAE, or the one that an earlier call has trained."""
     torch.manual_seed(args.seed)
     vae = ToyVAE(preset).to(device)
-    path = args.out / "weights.pt"
+    path = weights_file(args, "vae", "pt")
     if not path.exists():
         optimizer = torch.optim.Adam(vae.parameters(), lr=preset.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, preset.num_steps)
@@ -107,7 +107,8 @@ def train(args, preset, device):
             schedule.step()
             if step % 100 == 0:
                 bar.set_postfix(loss=f"{value:.3f}")
-        torch.save(vae.state_dict(), path)
+        with whole(path) as part:
+            torch.save(vae.state_dict(), part)
     vae.load_state_dict(torch.load(path, weights_only=True, map_location=device))
     return vae.eval()
 
@@ -124,7 +125,7 @@ def refit(args, preset, vae, device):
         batch_size=preset.batch_size,
         learning_rate=Cosine(1e-3, 0.0, preset.num_refit_steps),
         clip_norm=10.0,
-        checkpoint=args.out / "encoder.checkpoint",
+        checkpoint=weights_file(args, "encoder", "checkpoint"),
     )
     return fitted.guide
 

@@ -19,6 +19,7 @@ __all__ = [
     "LIKELIHOODS",
     "NORMAL_SCALE_FLOOR",
     "Record",
+    "architecture_of",
     "check_shape",
     "parse_data",
     "positive_integers",
@@ -117,6 +118,17 @@ class Record:
                 "as ppl_vae.pixels.pixel_logits does."
             )
         return bias
+
+
+def architecture_of(header: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """Return the architecture in the header of a weight file, or raise a `ValueError`."""
+    architecture = header.get("architecture")
+    if not isinstance(architecture, Mapping):
+        raise ValueError(
+            f"{source} names no architecture, so it is not a file of `fitted.save`; give one, or "
+            "take the arrays alone, `ppl_vae.weights.read_weights(path)`."
+        )
+    return architecture
 
 
 def program_of(header: Mapping[str, Any]) -> str:

@@ -18,6 +18,11 @@ def example_folder():
 
 
 @pytest.fixture(scope="module")
+def experiment(example_folder):
+    return importlib.import_module("experiment")
+
+
+@pytest.fixture(scope="module")
 def toy_grid(example_folder):
     return importlib.import_module("toy_grid")
 

@@ -15,7 +15,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "examples" / "burda_2016"
 KEYS = {
     "experiment", "condition", "method", "metric", "value", "standard_error", "paper_value",
-    "budget", "seconds", "device", "seed", "versions", "preset",
+    "budget", "seconds", "device", "seed", "versions", "preset", "backend", "dataset", "optimiser",
 }  # fmt: skip
 SCRIPTS = {  # what each writes besides its rows
     "table": ("table.png", "log_likelihood_2_IWAE_5.nc"),
@@ -32,15 +32,18 @@ def modules():
     pytest.importorskip("matplotlib")
     sys.path.insert(0, str(FOLDER))
     yield SimpleNamespace(
-        **{name: importlib.import_module(name) for name in ("burda", "table", "two_layers")},
-        conditional=importlib.import_module("conditional"),
-        films=importlib.import_module("films"),
+        **{
+            name: importlib.import_module(name)
+            for name in ("active_units", "burda", "conditional", "films", "table", "two_layers")
+        }
     )
     sys.path.remove(str(FOLDER))
 
 
 def arguments(**options):
-    defaults = {"preset": "smoke", "dataset": "digits", "seed": 3, "data": None}
+    defaults = {
+        "preset": "smoke", "dataset": "digits", "optimiser": "paper", "seed": 3, "data": None
+    }  # fmt: skip
     return SimpleNamespace(**{**defaults, **options}, experiment="this one")
 
 
@@ -88,6 +91,14 @@ def test_neighbours_of_one_class(modules):
     np.testing.assert_allclose(agree, [0.5, 0.5, 0.0, 1.0, 1.0, 1.0])
 
 
+def test_neighbours_at_the_same_place(modules):
+    """A point is none of its own neighbours, even where more than k others are at its place."""
+    labels = np.array([0, 1, 1, 1, 1])
+    agree = modules.two_layers.neighbours_agree(np.zeros((5, 2)), labels, k=2)
+    assert agree[0] == 0
+    assert set(agree[1:]) <= {0.5, 1.0}
+
+
 def test_every_image_meets_every_class(modules):
     x, labels = modules.conditional.with_every_class(np.arange(6.0).reshape(3, 2))
     np.testing.assert_array_equal(x[10:20], [[2, 3]] * 10)
@@ -101,6 +112,48 @@ def test_snapshots_end_with_training(modules, preset, last):
     assert epochs[:-1] == [2**i for i in range(len(epochs) - 1)]
 
 
+def test_every_look_keeps_its_checkpoint(modules, tmp_path):
+    """Each begins as the one before it ended; one that is there already stays as it is."""
+
+    def train(at_most):
+        seen = []
+        for epoch, name in modules.films.looks(args, "IWAE"):
+            path = tmp_path / "weights" / f"{name}_small.checkpoint"
+            begin = int(path.read_text()) if path.exists() else 0
+            seen.append((begin, epoch))
+            if epoch > at_most:
+                return seen
+            path.write_text(str(max(begin, epoch)))
+        return seen
+
+    args = arguments(preset="small", out=tmp_path, options={"preset": "small"})
+    assert train(at_most=4) == [(0, 1), (1, 2), (2, 4), (4, 8)]
+    again = [(1, 1), (2, 2), (4, 4), (4, 8), (8, 16), (16, 32), (32, 40)]
+    assert train(at_most=40) == again
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_an_interrupted_warm_start_leaves_no_row(modules, tmp_path, monkeypatch):
+    """The rows of both looks are written together, so that no second call doubles the first's."""
+    active_units, stored = modules.active_units, []
+    picture = SimpleNamespace(savefig=lambda *args, **options: None)
+    results = SimpleNamespace(has=lambda *names: False, add=stored.append, rows=[])
+    for name, fake in {
+        "Results": lambda *args: results, "problem": lambda args: None,
+        "budget": lambda *args, **options: "-", "draw": lambda units: picture,
+        "_rows": lambda *args, **options: ["row"],
+    }.items():  # fmt: skip
+        monkeypatch.setattr(active_units, name, fake)
+
+    def train_and_look(first, then, given):
+        yield SimpleNamespace(units=None)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        active_units.run(arguments(out=tmp_path), "cpu", train_and_look)
+    assert stored == []
+
+
 def test_cells_of_the_table(modules):
     """At k = 1 VAE and IWAE are one training."""
     table = modules.table
@@ -110,6 +163,21 @@ def test_cells_of_the_table(modules):
     assert table.Cell(2, "IWAE", 50).paper == -82.90
     assert table.Cell(1, "VAE", 1).paper == -86.76
     assert table.Cell(1, "DReG", 5).paper is None
+
+
+def test_a_cell_of_iwae_with_one_particle_is_that_of_vae(modules):
+    options = {"layers": (1,), "particles": (1,)}
+    for objectives in (["IWAE"], ["VAE", "IWAE"]):
+        cells = modules.table.cells(arguments(objectives=objectives, **options))
+        assert cells == [modules.table.Cell(1, "VAE", 1)]
+
+
+def test_budgets_are_of_what_was_trained(modules):
+    given = SimpleNamespace(x_train=np.zeros((1_397, 64)))  # fewer than the preset has
+    budget, args = modules.burda.budget, arguments(preset="small")
+    assert budget(args, given) == "40 epochs of 1397 digits images"
+    assert budget(args, given, num_stages=1) == "1 epochs of 1397 digits images"
+    assert budget(args, given, goes_on=True) == "67 epochs of 1397 digits images"
 
 
 @pytest.mark.script
@@ -134,6 +202,7 @@ def test_smoke_preset_and_going_on(name, twin, tmp_path):
         assert set(row) == KEYS
         assert row["experiment"] == name
         assert np.isfinite(row["value"])
+        assert row["seconds"] > 0
     for file in SCRIPTS[name]:
         assert (tmp_path / file).stat().st_size > 1_000
     if (name, twin) != ("table", "pyro"):

@@ -32,7 +32,7 @@ def test_bounds_and_clipping_by_hand(backend):
 
 
 def test_a_runaway_is_stopped_and_reported(backend):
-    """Each imputation is 1.5 times the one before: 1.5^200 overflows float32's squares."""
+    """Each imputation is 1.5 times the one before: 1.5^110 overflows float32's squares."""
     ppl = words(backend)
 
     def model(x):
@@ -48,7 +48,7 @@ def test_a_runaway_is_stopped_and_reported(backend):
     run = lambda name: backend.run(  # noqa: E731
         getattr(backend.api, name)(model, guide), x, num_samples=300, num_chains=2
     )
-    assert np.abs(backend.draws(run("PseudoGibbsKernel"))["x"][:, -1, 0, 1]).max() > 1e20
+    assert np.abs(backend.draws(run("PseudoGibbsKernel"))["x"][:, -1, 0, 1]).max() > 1e18
     mcmc = run("ClippedPseudoGibbsKernel")
     draws, info = backend.draws(mcmc)["x"], backend.info(mcmc)
     assert np.abs(draws[..., 0, 1]).max() == 4

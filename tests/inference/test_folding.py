@@ -10,7 +10,17 @@ torch = pytest.importorskip("torch")
 
 import pyro.distributions as dist  # noqa: E402
 
-from ppl_vae.pyro import IWAE, MCMC, ACMWGKernel, LAIRKernel, MWGKernel, pool, to_inference_data  # noqa: E402
+from ppl_vae.pyro import (  # noqa: E402
+    IWAE,
+    MCMC,
+    ACMWGKernel,
+    HMCRefreshKernel,
+    LAIRKernel,
+    MWGKernel,
+    map_start,
+    pool,
+    to_inference_data,
+)
 
 NAN = float("nan")
 X = torch.tensor([[0.5, NAN], [NAN, 0.2], [NAN, NAN]])
@@ -50,10 +60,14 @@ def with_closure():
     return model
 
 
+def refreshed(model, guide):
+    return HMCRefreshKernel(MWGKernel(model, guide), step_size=0.5, num_steps=3)
+
+
 PROGRAMS = {"argument": (of_all_rows, (MU,)), "closure": (with_closure, ())}
 
 
-@pytest.mark.parametrize("kernel", [MWGKernel, ACMWGKernel, LAIRKernel])
+@pytest.mark.parametrize("kernel", [MWGKernel, ACMWGKernel, LAIRKernel, refreshed])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_law_is_that_of_one_chain(kernel, name):
     """Row 2 has nothing observed: z ~ N(2, 1), whatever the chains; five standard errors."""
@@ -92,3 +106,15 @@ def test_training_takes_each_particle_in_turn():
             warnings.simplefilter("ignore")
             losses.append(IWAE(num_particles=4).loss(model, guide, x))
     np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_mode_is_that_of_one_chain(name):
+    """p(z | x_o) is normal: its mode, by every particle's own run."""
+    make_model, args = PROGRAMS[name]
+    pyro.set_rng_seed(0)
+    options = {"num_chains": 2, "num_particles": 3, "num_steps": 300}
+    start = map_start(make_model(), guide, X, *args, **options)
+    num_seen = (~X.isnan()).sum(1)
+    mode = (2.0 + X.nan_to_num().sum(1)) / (1 + num_seen)
+    np.testing.assert_allclose(start["z"], mode.expand(2, 3), atol=0.05)

@@ -203,3 +203,49 @@ def test_noise_is_not_taken_for_a_program_that_cannot_be_copied():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(IWAE(num_particles=3).loss(model, guide, torch.ones(5, 3)))
+
+
+def test_plates_sized_by_an_argument(backend):
+    """The loss of 8 rows stands for n, whatever n was in the call before."""
+    ppl, x, found = words(backend), MANY[:8], {}
+
+    def plate(n, x):
+        return ppl.plate("rows", n, subsample_size=len(x))
+
+    def model(x, n):
+        with plate(n, x):
+            z = ppl.sample("z", ppl.dist.Normal(0 * x[:, 0], 1.0))
+            ppl.sample("x", ppl.dist.Normal(z[:, None] + 0 * x, 1.0).to_event(1), obs=x)
+
+    def guide(x, n):
+        with plate(n, x):
+            ppl.sample("z", ppl.dist.Normal(0 * x[:, 0], 1.0))
+
+    for n in (8, 80, 800):
+        args = (model, guide, real(backend, x), n)
+        objective = backend.api.ELBO()
+        if backend.name == "numpyro":
+            found[n] = float(seeded(backend, lambda key: objective.loss(key, {}, *args), 0))  # noqa: B023
+        else:
+            found[n] = float(seeded(backend, lambda: objective.loss(*args), 0))  # noqa: B023
+    np.testing.assert_allclose([found[80], found[800]], [10 * found[8], 100 * found[8]], 1e-5)
+
+
+def test_a_new_guide_is_looked_at_even_at_an_old_address(backend):
+    """Python gives addresses again: a guide that is gone vouches for no other."""
+    ppl = words(backend)
+    model, _ = programs(backend, lambda ppl, x: ppl.plate("rows", len(x)))
+
+    def guide_with(*names):
+        def guide(x):
+            with ppl.plate("rows", len(x)):
+                for name in names:
+                    ppl.sample(name, ppl.dist.Normal(0 * x[:, 0], 1.0))
+
+        return guide
+
+    objective, x = backend.api.ELBO(), MANY[:S]
+    for _ in range(20):
+        loss_of(backend, objective, (model, guide_with("z")), x)
+        with pytest.raises(ValueError, match="'extra'"):
+            loss_of(backend, objective, (model, guide_with("z", "extra")), x)

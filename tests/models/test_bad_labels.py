@@ -80,6 +80,7 @@ def test_labels_are_looked_at_where_they_are_known():
 WRONG = {
     "prior": ({"prior": "flat"}, ValueError, "prior must be one of learned, standard, got 'flat'"),
     "no classes": ({"num_classes": 0}, ValueError, "num_classes must be at least 1"),
+    "no number of classes": ({"num_classes": None}, TypeError, "num_classes=10, got .*None"),
     "half a class": ({"num_classes": 2.5}, TypeError, "num_classes=10, got"),
     "blocks": ({"hidden": ((5,),)}, ValueError, "each of the 2 stochastic layers.*got 1 blocks"),
 }

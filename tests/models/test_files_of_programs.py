@@ -25,6 +25,14 @@ def test_a_file_of_another_kind_of_program_is_refused(backend, tmp_path):
         api.load(path)
 
 
+@pytest.mark.parametrize("header", [{"note": "mine"}, {"architecture": ["VAE"]}])
+def test_weights_without_an_architecture_are_refused(backend, tmp_path, header):
+    write_weights(tmp_path / "w", {"scale": np.ones(3)}, header)
+    for vae in (None, backend.api.VAE((6,), 2, (5,))):
+        with pytest.raises(ValueError, match=r"w names no architecture.*`fitted\.save`.*read_weig"):
+            backend.api.load(tmp_path / "w", vae=vae)
+
+
 def test_files_of_a_vae_from_before_open(backend, tmp_path):
     """Their record does not name the program."""
     record = {

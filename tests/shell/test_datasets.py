@@ -5,7 +5,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,9 +77,17 @@ def test_digits_binary_image_and_seed() -> None:
     assert not np.array_equal(digits(seed=1).x_test, digits(seed=2).x_test)
 
 
-@pytest.mark.parametrize("test_size", [0, 1797, 0.0, 1.0, -3])
-def test_digits_refuse_an_empty_side(test_size: float) -> None:
-    with pytest.raises(ValueError, match=f"1 to 1796, got {test_size}"):
+@pytest.mark.parametrize(
+    ("test_size", "num_test"),
+    [(np.float32(0.2), 359), (np.int64(97), 97), (Fraction(1, 3), 599), (np.uint8(255), 255)],
+)
+def test_digits_take_any_kind_of_number(test_size: Any, num_test: int) -> None:
+    assert len(digits(test_size=test_size).x_test) == num_test
+
+
+@pytest.mark.parametrize("test_size", [0, 1797, 0.0, 1.0, -3, 2.5, np.nan, "0.2", None])
+def test_digits_refuse_an_empty_side(test_size: Any) -> None:
+    with pytest.raises(ValueError, match=f"1 to 1796, got {test_size!r}"):
         digits(test_size=test_size)
 
 
@@ -199,7 +209,9 @@ def test_failed_download_leaves_nothing_and_lists_the_mirrors(
 def test_read_idx_gives_any_array_of_bytes(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     (tmp_path / "some.idx").write_bytes(idx(array))
-    np.testing.assert_array_equal(read_idx(tmp_path / "some.idx"), array)
+    found = read_idx(tmp_path / "some.idx")
+    np.testing.assert_array_equal(found, array)
+    found[0] = 0  # the caller's own
 
 
 @needs_data

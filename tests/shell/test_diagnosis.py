@@ -119,12 +119,23 @@ def test_drift(rng):
 
 
 def test_one_chain_that_drifts(rng):
-    """R-hat needs two chains; the halves of one tell that it drifts."""
+    """R-hat needs two chains; the parts of one tell that it drifts, not where others would be."""
     idata = results(rng)
     one = {name: group.isel(chain=[0]) for name, group in idata.items()}
-    assert found(one) == {}
+    assert found(one) == {"one chain": [3, 8]}
     one["posterior"]["x_missing"][:, :, 1] += np.linspace(0, 9, NUM_DRAWS)
-    assert found(one) == {"not converged": [3]}
+    assert found(one) == {"one chain": [8], "not converged": [3]}
+
+
+def test_one_chain_that_says_more_itself(rng):
+    """Stuck, NaN, or independent draws of an importance posterior, which are no chain."""
+    idata = results(rng, acceptance_rate=np.full((NUM_CHAINS, NUM_DRAWS, 2), 0.0))
+    one = {name: group.isel(chain=[0]) for name, group in idata.items()}
+    assert found(one) == {"stuck chains": [3, 8]}
+    one = {name: group.isel(chain=[0]) for name, group in results(rng).items()}
+    assert found({**one, "estimates": xr.Dataset()}) == {}
+    one["posterior"]["x_missing"][:, :, 0] = np.nan
+    assert found(one) == {"undefined draws": [3], "one chain": [8]}
 
 
 @pytest.mark.parametrize("num_draws", [1, 6])

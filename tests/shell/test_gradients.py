@@ -1,5 +1,7 @@
 """Summaries of gradients and their picture."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,25 @@ def test_a_block_that_never_moves_has_no_ratio():
     ds = summarise_gradients({("iwae", 1): {"b": nothing}}, ["iwae"], [1])
     assert np.isnan(ds.snr.values).all()
     gradient_quality(ds)
+
+
+@pytest.mark.parametrize("mean", [[1.0, 2.0], [0.0, 0.0]])
+def test_an_entry_without_noise_has_an_infinite_ratio(mean):
+    """The picture leaves it out, and its limits are those of the other ratios."""
+    pytest.importorskip("matplotlib")
+    noise_free = np.array(mean), np.zeros(2)
+    other = np.array([3.0, 3.0]), np.ones(2)
+    moments = {
+        ("iwae", 1): {"first": noise_free, "second": other},
+        ("iwae", 5): {"first": noise_free, "second": noise_free},
+    }
+    ds = summarise_gradients(moments, ["iwae"], [1, 5])
+    assert np.isinf(ds.snr.sel(block="first").values).all() == any(mean)
+    figure = gradient_quality(ds)
+    assert [figure.axes[i].get_yscale() for i in (0, 1)] == ["linear", "log"]
+    low, high = figure.axes[1].get_ylim()
+    assert low < 3 < high < 100
+    figure.savefig(io.BytesIO(), format="png", dpi=20)
 
 
 def test_the_picture_has_a_panel_for_each_block_and_number():

@@ -90,6 +90,23 @@ def test_divergences_are_scipys(rng):
     assert metrics.jensen_shannon([1, 0], [0, 1]) == pytest.approx(np.log(2))
 
 
+@pytest.mark.parametrize("axis", [0, -2, 1, -1])
+def test_one_law_against_several(rng, axis):
+    """The outcomes' axis is that of each law itself, however many axes the other has."""
+    p, laws = rng.uniform(size=7), rng.uniform(size=(4, 7))
+    q = np.moveaxis(laws, -1, axis)
+    several = (p, q) if axis in (0, -1) else (np.moveaxis(p[None], -1, axis), q)
+    for divergence in (metrics.kl_divergence, metrics.jensen_shannon):
+        expected = np.array([divergence(p, law) for law in laws])
+        np.testing.assert_allclose(divergence(*several, axis=axis), expected)
+
+
+def test_a_law_against_copies_of_itself():
+    p = np.array([0.2, 0.3, 0.5])
+    for divergence in (metrics.kl_divergence, metrics.jensen_shannon):
+        np.testing.assert_array_equal(divergence(p, np.tile(p[:, None], (1, 3)), axis=0), [0, 0, 0])
+
+
 # --- two samples ----------------------------------------------------------------------------
 
 
@@ -132,19 +149,25 @@ def test_mmd_is_unbiased_for_normal_samples(rng):
     assert abs(np.mean(found) - closed) < 5 * np.std(found) / 20
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "hamming", lambda a, b: a @ b.T])
+@pytest.mark.parametrize(
+    "kernel", ["gaussian", "laplacian", "energy", "hamming", "cubic", lambda a, b: a @ b.T]
+)
 def test_linear_time_mmd_against_its_pairs(kernel):
     """The sum of lemma 14 written out; a sample that is too long is cut."""
     k = {
         "gaussian": lambda a, b: np.exp(-((a - b) ** 2).sum() / (2 * 0.7**2)),
+        "laplacian": lambda a, b: np.exp(-np.sqrt(((a - b) ** 2).sum()) / 0.7),
+        "energy": lambda a, b: -np.sqrt(((a - b) ** 2).sum()),
         "hamming": lambda a, b: np.exp(-(a != b).mean() / 0.7),
+        "cubic": lambda a, b: (a @ b / 3 + 1) ** 3,
     }.get(kernel, lambda a, b: a @ b)
     x, y = np.round(X[:51]), np.round(Y)
     expected = np.mean([
         k(x[i], x[i + 1]) + k(y[i], y[i + 1]) - k(x[i], y[i + 1]) - k(x[i + 1], y[i])
         for i in range(0, 50, 2)
     ])  # fmt: skip
-    np.testing.assert_allclose(metrics.mmd_linear(x, y, kernel, bandwidth=0.7), expected)
+    found = metrics.mmd_linear(x, y, kernel, bandwidth=0.7)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_linear_time_mmd_is_unbiased_for_normal_samples(rng):

@@ -184,6 +184,27 @@ def test_bad_arguments(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("weights", "bias", "message"),
+    [
+        (np.eye(3), np.zeros(2), r"got \(3, 3\) and \(2,\)"),
+        (np.ones((2, 3)), np.zeros(3), r"got \(2, 3\) and \(3,\)"),
+        (np.zeros(3), np.zeros(3), r"got \(3,\) and \(3,\)"),
+        (np.eye(3), np.zeros((3, 1)), r"got \(3, 3\) and \(3, 1\)"),
+    ],
+)
+def test_logistic_weights_and_bias_fit_each_other(weights, bias, message):
+    with pytest.raises(ValueError, match=rf"weights must have shape \(D, D\) and bias.*{message}"):
+        Logistic(weights, bias)
+
+
+def test_logistic_takes_lists():
+    mask = Logistic([[0.0, 0.0], [0.0, 0.0]], [np.inf, -np.inf]).sample(
+        np.random.default_rng(0), np.zeros((3, 2))
+    )
+    np.testing.assert_array_equal(mask, [[False, True]] * 3)
+
+
 @pytest.mark.parametrize("ask", ["sample", "log_prob"])
 def test_logistic_takes_complete_rows_of_its_own_width(ask):
     """A NaN would make its row's probabilities NaN, and every entry of it lost."""
@@ -212,6 +233,8 @@ def test_log_prob_takes_masks_of_the_shape_and_type_of_masks(mechanism):
 def test_patterns_take_rows_of_their_own_shape():
     with pytest.raises(ValueError, match=r"rows of shape \(2, 2\).*got \(3, 4, 1\)"):
         halves((2, 2)).log_prob(np.ones((3, 4, 1), bool), np.zeros((3, 4, 1)))
+    with pytest.raises(ValueError, match=r"rows of shape \(8, 8\).*got \(5, 64\)"):
+        halves((8, 8)).sample(np.random.default_rng(0), np.zeros((5, 64)))
 
 
 @pytest.mark.parametrize("row", [[1.5, -0.5, 0.0], [0.2, 0.2, 0.2], [np.nan, 0.5, 0.5]])

@@ -45,6 +45,33 @@ def test_one_word_is_no_collection(tmp_path: Path, option: str) -> None:
         csv_table(path, **{option: "-1"})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"missing": None}, r"missing must be a collection of words.*or \(\) for none, got None"),
+        (
+            {"missing": [-999]},
+            r"missing must hold words.*file spells them: '-999' in place of -999",
+        ),
+        ({"missing": ["NA", np.float64(-9)]}, r"'-9\.0' in place of np\.float64\(-9\.0\)"),
+        ({"categorical": None}, "categorical must be a collection of words.*got None"),
+        ({"columns": [0]}, r"columns must hold words.*'0' in place of 0"),
+    ],
+)
+def test_options_that_are_no_words(tmp_path: Path, options: Any, message: str) -> None:
+    """No field of a file, which is text, is equal to a number."""
+    path = table_file(tmp_path, "0,1\n-999,2\n")
+    with pytest.raises(TypeError, match=message):
+        csv_table(path, **options)
+
+
+@pytest.mark.parametrize("missing", [["-999"], {" -999 "}, np.array(["-999"])])
+def test_missing_fields_are_told_by_their_text(tmp_path: Path, missing: Any) -> None:
+    path = table_file(tmp_path, "a,b\n -999 ,-999.0\n")
+    np.testing.assert_array_equal(csv_table(path, missing=missing).x, [[np.nan, -999]])
+    assert np.isnan(csv_table(path, missing=[*missing, "-999.0"]).x).all()
+
+
 def test_table_columns_are_chosen_and_ordered(tmp_path: Path) -> None:
     path = table_file(tmp_path, "when;a;b\nMonday;1;-9\nTuesday;2;3\n")
     table = csv_table(path, columns=["b", "a"], missing=["-9"], delimiter=";")

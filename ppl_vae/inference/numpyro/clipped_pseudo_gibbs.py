@@ -139,16 +139,16 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         """Start from completed rows, clipped."""
         z = program.propose(key, x) if z is None else z
         *_, likelihood = program.decode(z)
-        discrete = likelihood.support.is_discrete
+        support: Any = likelihood.support
         if self.bounds is None:
             low, high = doubled_range(program.x_obs, program.mask)
         else:
             check_shape(self.bounds, x.shape[1:])
-            if discrete:
+            if support.is_discrete:
                 check_holds_integers(self.bounds, program.site)
             bounds = (jnp.asarray(b, jnp.result_type(x, float)) for b in self.bounds)
             low, high = (jnp.broadcast_to(bound, x.shape[1:]) for bound in bounds)
-        if discrete:
+        if support.is_discrete:
             low, high = jnp.ceil(low), jnp.floor(high)
         x, _, _ = clip(x, program.x_obs, low, high, program.mask)
         return ClippedPseudoGibbsState(x, z, low, high)

@@ -13,8 +13,9 @@ from numpyro.util import is_prng_key
 
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel, take_data
+from ppl_vae.inference.numpyro.model_masks import without_mask
 from ppl_vae.inference.numpyro.pooling import impute_each
-from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
+from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.starting import starting_values
 from ppl_vae.inference.numpyro.unconstrained import require_continuous, to_unconstrained
 from ppl_vae.inference_data import Run

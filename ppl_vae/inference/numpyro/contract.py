@@ -17,8 +17,9 @@ from numpyro.primitives import Messenger
 from ppl_vae.incomplete_data import refuse_narrow, refuse_outside
 from ppl_vae.inference.numpyro.data_checks import altered, entries_outside, refuse_altered
 from ppl_vae.inference.numpyro.likelihood import complete, find_rule, log_prob
+from ppl_vae.inference.numpyro.model_masks import hidden_entries, without_mask
 from ppl_vae.inference.numpyro.network_state import run_again
-from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
+from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.site_checks import (
     check_data_site,
     check_one_value_a_row,
@@ -84,12 +85,12 @@ def _trace(key: Array, program: Program) -> _Findings:
     return _Findings(
         scales,
         {
-            f"{name!r} of the {role}": _hidden(site["fn"], jnp.array(True)).any()
+            f"{name!r} of the {role}": hidden_entries(site["fn"], jnp.array(True)).any()
             for role, sites in (("model", model_sites), ("guide", guide_sites))
             for name, site in sites.items()
-            if name != program.site
+            if name != program.site and not site["is_observed"]
         },
-        _hidden(model_sites[program.site]["fn"], program.mask),
+        hidden_entries(model_sites[program.site]["fn"], program.mask),
         altered(program, model_sites[program.site]),
         entries_outside(program.x_obs, program.mask, likelihood),
         changes,
@@ -161,18 +162,6 @@ def _check_event_shape(program: Program, likelihood: dist.Distribution) -> None:
             f"Rows of x have shape {came}, but site {program.site!r} of the model has event "
             f"shape {expected}. Reshape x to (rows, {', '.join(map(str, expected))})."
         )
-
-
-def _hidden(d: dist.Distribution, mask: Array) -> Array:
-    """Return where a `mask` handler or `d.mask(...)` hides what `mask` marks as observed."""
-    hidden = jnp.zeros_like(mask)
-    while isinstance(d, dist.Independent | dist.MaskedDistribution):
-        if isinstance(d, dist.MaskedDistribution):
-            shown = jnp.broadcast_to(d._mask, d.batch_shape)
-            shown = shown.reshape(*shown.shape, *(1,) * (mask.ndim - shown.ndim))
-            hidden = hidden | (mask & ~shown)
-        d = d.base_dist
-    return hidden
 
 
 def _check_hidden_latents(hidden: dict[str, Array]) -> None:

@@ -8,7 +8,8 @@ import numpyro.distributions as dist
 from jax import Array
 
 from ppl_vae.incomplete_data import refuse_outside, take_data_site
-from ppl_vae.inference.numpyro.program import Program, without_mask
+from ppl_vae.inference.numpyro.model_masks import without_mask
+from ppl_vae.inference.numpyro.program import Program
 
 __all__ = ["altered", "check_observed", "entries_outside", "refuse_altered"]
 

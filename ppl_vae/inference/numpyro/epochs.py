@@ -10,6 +10,7 @@ from numpyro.infer import SVI
 
 from ppl_vae.inference.numpyro.program import accepts_mask, split_data
 from ppl_vae.inference.numpyro.rows import row_arrays, rows_of
+from ppl_vae.inference.numpyro.support import MovedInside
 from ppl_vae.inference.numpyro.transforms import Transform
 from ppl_vae.masks import check_data
 
@@ -82,7 +83,10 @@ class Epochs:
     def start(self, keys: Keys, params: Any, rows: Rows) -> Any:
         """Return SVI's first state, with weights `params` if they are not None."""
         batch = self.first_batch(keys, rows)
-        return self.svi.init(keys.init, batch.x, *batch.args, mask=batch.mask, init_params=params)
+        with MovedInside():  # the model is run at the guide's draw
+            return self.svi.init(
+                keys.init, batch.x, *batch.args, mask=batch.mask, init_params=params
+            )
 
     def params_of(self, state: Any) -> dict[str, Any]:
         """Return the weights in a state of SVI, and what nets keep besides them."""

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from ppl_vae.incomplete_data import take_data_site
+from ppl_vae.inference.numpyro.model_masks import without_mask
 from ppl_vae.inference.numpyro.objectives import Objective
-from ppl_vae.inference.numpyro.program import Program, without_mask
+from ppl_vae.inference.numpyro.program import Program
 
 __all__ = ["ForwardKL"]
 

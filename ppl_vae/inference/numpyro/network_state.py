@@ -56,5 +56,6 @@ def updated_state(key: Array, program: "Program") -> dict[str, Any] | None:
 
 def run_again(key: Array, program: "Program") -> "Program":
     """Return the program as its nets would be in the next run: their state and their keys."""
-    params = {**program.params, **(updated_state(key, program) or {})}
-    return replace(program, params=params, network_key=random.fold_in(key, 1))
+    key_state, key_nets = random.split(key)
+    params = {**program.params, **(updated_state(key_state, program) or {})}
+    return replace(program, params=params, network_key=key_nets)

@@ -30,6 +30,9 @@ from ppl_vae.schedules import Schedule, at_step, check_weight
 
 __all__ = ["ELBO", "STL", "Objective"]
 
+# Folded into a key that is split for the particles: far from the numbers of its splits.
+BATCH, NETS, STATE = 0x62617463, 0x6E657473, 0x73746174
+
 
 class Objective(infer.elbo.ELBO):
     """What training maximises; a subclass with an equation of its own is a new objective.
@@ -61,7 +64,8 @@ class Objective(infer.elbo.ELBO):
     def loss_with_mutable_state(self, rng_key: Array, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the loss, and what nets that keep a state have changed it to."""
         loss, batch = self._loss_and_batch(rng_key, *args, **kwargs)
-        return {"loss": loss, "mutable_state": updated_state(random.fold_in(rng_key, 2), batch)}
+        state = updated_state(random.fold_in(rng_key, STATE), batch)
+        return {"loss": loss, "mutable_state": state}
 
     def _loss_and_batch(
         self,
@@ -78,9 +82,9 @@ class Objective(infer.elbo.ELBO):
         kwargs = dict(kwargs)
         objective = at_step(self, kwargs.pop("step", None))
         x_obs, mask = split_data(x, kwargs.pop("mask", None))
-        params, network_key = dict(param_map), random.fold_in(rng_key, 1)
+        params, network_key = dict(param_map), random.fold_in(rng_key, NETS)
         program = Program(model, guide, x_obs, mask, self.site, params, args, kwargs, network_key)
-        batch, scale = take_batch(random.fold_in(rng_key, 0), program)
+        batch, scale = take_batch(random.fold_in(rng_key, BATCH), program)
         scale = scale if self.scales_plates else 1.0
         return -scale * objective.value(rng_key, batch).sum(), batch
 

@@ -15,7 +15,13 @@ import numpy as np
 from jax import Array, lax, random
 from jax.scipy.special import logsumexp
 
-from ppl_vae.inference.numpyro.program import Latents, Program, require_reparameterised
+from ppl_vae.incomplete_data import take_data_site
+from ppl_vae.inference.numpyro.program import (
+    Latents,
+    Program,
+    require_reparameterised,
+    split_sites,
+)
 from ppl_vae.inference.numpyro.support import log_prob_within
 
 __all__ = [
@@ -95,15 +101,18 @@ def draw_without_gradient(key: Array, program: Program, num_particles: int) -> L
 def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Array, Array]:
     """Return log p(x_o | z_k) and log p(z_k) at z (K, B, ...), each (K, B), in nats.
 
-    The former holds the densities of other observed sites, too. The model is run for `chunk_size`
+    The former holds the densities of other observed sites, too, and leaves out what the model
+    itself masks. The model is run for `chunk_size`
     particles at a time, and again where the gradient asks for it, so that the activations of one
     chunk are all that is held. None: on a CPU as many as keep particles times rows at
     `ROWS_ON_CPU`, elsewhere all.
     """
 
     def of_one_particle(z: Latents) -> tuple[Array, Array]:
-        log_prior, log_others, likelihood = program.decode(z)
-        return log_others + program.log_observed(likelihood), log_prior
+        sites = program.trace_model(z=z)
+        log_shown = program.log_shown(take_data_site(sites, program.site)["fn"])
+        latent, observed = split_sites(sites)
+        return log_prob(observed) + log_shown, log_prob(latent)
 
     num_particles = len(next(iter(z.values())))
     size = chunk_size or _default_chunk(program, num_particles)

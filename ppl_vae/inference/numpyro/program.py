@@ -20,8 +20,9 @@ from numpyro.primitives import Messenger
 
 from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.numpyro.likelihood import complete, observed_log_prob
+from ppl_vae.inference.numpyro.model_masks import hidden_entries, without_mask
 from ppl_vae.inference.numpyro.network_state import NetworkKeys
-from ppl_vae.inference.numpyro.support import log_prob_within
+from ppl_vae.inference.numpyro.support import MovedInside, log_prob_within
 
 __all__ = ["Latents", "Program", "split_data"]
 
@@ -70,12 +71,6 @@ class Program:
         """Draw z ~ q(z | x)."""
         return {name: site["value"] for name, site in self.trace_guide(x, key=key).items()}
 
-    def propose_reparameterised(self, key: Array, x: Array) -> Latents:
-        """Draw z ~ q(z | x), refusing sites through which no gradient flows."""
-        sites = self.trace_guide(x, key=key)
-        require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
-        return {name: site["value"] for name, site in sites.items()}
-
     def log_proposal(self, z: Latents, x: Array) -> Array:
         """Return log q(z | x), shape (B,)."""
         return _sum_log_prob(self.trace_guide(x, z=z))
@@ -101,6 +96,11 @@ class Program:
         """Return log p(x_o | z), shape (B,)."""
         return observed_log_prob(likelihood, self.x_obs, self.mask)
 
+    def log_shown(self, d: dist.Distribution) -> Array:
+        """Return log p(x_o | z) of a data site, without what the model itself masks, (B,)."""
+        shown = self.mask & ~hidden_entries(d, self.mask)
+        return observed_log_prob(without_mask(d), self.x_obs, shown)
+
     def impute(self, key: Array, likelihood: dist.Distribution) -> Array:
         """Draw x_m ~ p(x_m | x_o, z) and return the completed rows, shape (B, *event)."""
         return complete(key, likelihood, self.x_obs, self.mask)
@@ -114,8 +114,7 @@ class Program:
 
     def trace_guide(self, x: Array, *, key: Array | None = None, z: Latents | None = None) -> dict:
         """Run the guide on completed rows; return its latent sites by name."""
-        kwargs = {k: v for k, v in self.kwargs.items() if k != GIBBS_SITES_KWARG}
-        return self._trace(self.guide, x, kwargs, key, z)
+        return self._trace(self.guide, x, self._own_kwargs(), key, z)
 
     def trace_model(self, *, key: Array | None = None, z: Latents | None = None) -> dict:
         """Run the model; return its latent sites and its observed sites of one value a row."""
@@ -125,7 +124,11 @@ class Program:
 
     def trace_other(self, fn: Callable[..., Any], x: Array, *, key: Array | None = None) -> dict:
         """Run another program on completed rows, with the run's mask and arguments."""
-        return self._trace(fn, x, self.kwargs, key, None)
+        return self._trace(fn, x, self._own_kwargs(), key, None)
+
+    def _own_kwargs(self) -> dict[str, Any]:
+        """What was given to the run, without what NumPyro's Gibbs adds for the model."""
+        return {k: v for k, v in self.kwargs.items() if k != GIBBS_SITES_KWARG}
 
     def _trace(
         self, fn: Callable[..., Any], x: Array, kwargs: dict, key: Array | None, z: Latents | None
@@ -133,7 +136,7 @@ class Program:
         if accepts_mask(fn):
             kwargs = {**kwargs, "mask": self.mask}
         fn = NetworkKeys(_FirstRows(fn), self.network_key)
-        fn = handlers.substitute(fn, data={**self.params, **(z or {})})
+        fn = MovedInside(handlers.substitute(fn, data={**self.params, **(z or {})}))
         if key is not None:
             fn = handlers.seed(fn, key)
         sites = handlers.trace(fn).get_trace(x, *self.args, **kwargs)
@@ -164,16 +167,6 @@ def accepts_mask(fn: Callable[..., Any]) -> bool:
         else:
             break
     return "mask" in inspect.signature(fn).parameters
-
-
-def without_mask(d: dist.Distribution) -> dist.Distribution:
-    """Return p(x | z) itself where the model hides entries of it: the samplers do so themselves."""
-    if isinstance(d, dist.MaskedDistribution):
-        return without_mask(d.base_dist)
-    if isinstance(d, dist.Independent):
-        base = without_mask(d.base_dist)
-        return d if base is d.base_dist else base.to_event(d.reinterpreted_batch_ndims)
-    return d
 
 
 def require_reparameterised(has_rsample: dict[str, bool]) -> None:

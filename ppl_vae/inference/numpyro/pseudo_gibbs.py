@@ -6,10 +6,12 @@ generative models, ICML, appendix F.  https://arxiv.org/abs/1401.4082
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, random
 
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.rows import select_rows
 
 __all__ = ["PseudoGibbsInfo", "PseudoGibbsKernel", "PseudoGibbsState", "step"]
 
@@ -24,7 +26,7 @@ class PseudoGibbsState(NamedTuple):
 class PseudoGibbsInfo(NamedTuple):
     """Sample statistics of one step, per row."""
 
-    lp: Array  # log p(x_o, z), (B,)
+    lp: Array  # log p(x_o, z) of the draw, -inf outside of the prior's support, (B,)
 
 
 def step(
@@ -36,6 +38,7 @@ def step(
     log_prior, log_others, likelihood = program.decode(z)
     x = program.impute(key_x, likelihood)
     lp = log_prior + log_others + program.log_observed(likelihood)
+    x, z = select_rows(log_prior == -jnp.inf, tuple(state), (x, z))  # no p(x | z): all stays
     return PseudoGibbsState(x, z), PseudoGibbsInfo(lp)
 
 

@@ -10,19 +10,26 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import Distribution, biject_to, constraints
+from numpyro.distributions import (
+    Distribution,
+    MaskedDistribution,
+    biject_to,
+    constraints,
+)
+from numpyro.primitives import Messenger
 
-__all__ = ["largest_value", "likelihood_within", "log_prob_within"]
+__all__ = ["MovedInside", "largest_value", "likelihood_within", "log_prob_within"]
 
 
 def log_prob_within(d: Distribution, value: Array) -> Array:
     """Return log d(value), and -inf where `value` is outside of d's support."""
+    if isinstance(d, MaskedDistribution):  # what is masked may be any filler
+        return jnp.where(d._mask, log_prob_within(d.base_dist, value), 0.0)
     entry = _bounded_entry(d)
     if entry is None:
         return d.log_prob(value)
     inside = entry(value)
-    somewhere = biject_to(entry)(jnp.zeros((), jnp.result_type(value)))
-    log_prob = d.log_prob(jnp.where(inside, value, somewhere))
+    log_prob = d.log_prob(jnp.where(inside, value, _somewhere(entry, value)))
     if d.event_shape:
         inside = inside.all(tuple(range(-d.event_dim, 0)))
     return jnp.where(inside, log_prob, -jnp.inf)
@@ -31,9 +38,24 @@ def log_prob_within(d: Distribution, value: Array) -> Array:
 def likelihood_within(log_prior: Array, log_likelihood: Array) -> Array:
     """Return log p(x | z), and -inf where z is outside of the prior's support.
 
-    There the likelihood's parameters may be none, a negative scale say, and its density NaN.
+    There the model went on from another z (`MovedInside`).
     """
     return jnp.where(log_prior == -jnp.inf, -jnp.inf, log_likelihood)
+
+
+class MovedInside(Messenger):
+    """Lets a program go on from some value of the support where a latent was given another.
+
+    Such a latent has no density; what follows from it has parameters that are some. Traces keep
+    the value that was given.
+    """
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            entry = _bounded_entry(msg["fn"])
+            if entry is not None:
+                inside, somewhere = entry(msg["value"]), _somewhere(entry, msg["value"])
+                msg["value"] = jnp.where(inside, msg["value"], somewhere)
 
 
 def largest_value(support: Any) -> float:
@@ -60,3 +82,7 @@ def _bounded_entry(d: Distribution) -> Any:
     if no_interval or support.is_discrete or support.event_dim:
         return None
     return support
+
+
+def _somewhere(entry: Any, value: Array) -> Array:
+    return biject_to(entry)(jnp.zeros((), jnp.result_type(value)))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.program import Latents, Program, without_mask
+from ppl_vae.inference.numpyro.model_masks import without_mask
+from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.row_blocks import at_once
 from ppl_vae.inference.numpyro.support import likelihood_within, log_prob_within
 

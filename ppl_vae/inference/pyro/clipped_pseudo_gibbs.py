@@ -137,17 +137,17 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         """Start from completed rows, clipped."""
         z = program.propose(x) if z is None else z
         *_, likelihood = program.decode(z)
-        discrete = likelihood.support.is_discrete
+        support: Any = likelihood.support
         if self.bounds is None:
             low, high = doubled_range(program.x_obs, program.mask)
         else:
             check_shape(self.bounds, tuple(x.shape[2:]))
-            if discrete:
+            if support.is_discrete:
                 check_holds_integers(self.bounds, program.site)
             dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
             bounds = (torch.as_tensor(b, dtype=dtype, device=x.device) for b in self.bounds)
             low, high = (bound.expand(x.shape[2:]) for bound in bounds)
-        if discrete:
+        if support.is_discrete:
             low, high = low.ceil(), high.floor()
         x, _, _ = clip(x, program.x_obs, low, high, program.mask)
         return ClippedPseudoGibbsState(x, z, low, high)

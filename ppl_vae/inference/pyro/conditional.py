@@ -13,8 +13,9 @@ from torch.distributions import biject_to
 
 from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.mcmc import ProgramKernel, as_numpy, take_data
+from ppl_vae.inference.pyro.model_masks import without_mask
 from ppl_vae.inference.pyro.pooling import impute_each
-from ppl_vae.inference.pyro.program import Latents, Program, without_mask
+from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.starting import starting_values
 from ppl_vae.inference.pyro.unconstrained import require_continuous, to_unconstrained
 from ppl_vae.inference_data import Run

@@ -19,7 +19,8 @@ from ppl_vae.incomplete_data import refuse_narrow
 from ppl_vae.inference.pyro.data_checks import dtype_remedy, refuse_altered, refuse_unsupported
 from ppl_vae.inference.pyro.folding import learn_to_fold
 from ppl_vae.inference.pyro.likelihood import complete, find_rule, log_prob
-from ppl_vae.inference.pyro.program import Latents, Program, without_mask
+from ppl_vae.inference.pyro.model_masks import hidden_entries, without_mask
+from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.recorder import is_recorded_only
 from ppl_vae.inference.pyro.site_checks import (
     check_data_site,
@@ -64,7 +65,7 @@ def check_program(program: Program) -> None:
 
 def _run(program: Program, role: str) -> dict[str, Any]:
     try:
-        with _Refuse(role, program):
+        with _Refuse(role):
             if role == "model":
                 return program.trace_model()
             return program.trace_guide(program.x_obs)
@@ -85,10 +86,9 @@ class _Refused(ValueError):
 class _Refuse(Messenger):
     """Stops a program at what no sampler could make right; nothing has been changed by then."""
 
-    def __init__(self, role: str, program: Program) -> None:
+    def __init__(self, role: str) -> None:
         super().__init__()
         self.role = role
-        self.program = program
 
     def _pyro_param(self, msg: Any) -> None:
         is_weight = len(msg["args"]) > 1 and isinstance(msg["args"][1], torch.nn.Parameter)
@@ -113,13 +113,8 @@ class _Refuse(Messenger):
                 f"{msg['scale']}, so that the draws would follow another posterior than the "
                 "model's. Scale it in training only: leave out `poutine.scale` when sampling."
             )
-        if msg["mask"] is not None:
-            shown = torch.as_tensor(msg["mask"])
-            if msg["name"] == self.program.site:
-                _refuse_if_hidden(self.program, shown.expand(msg["fn"].batch_shape))
-            elif not shown.all():
-                self._refuse_masked(msg["name"])
-        if msg["name"] != self.program.site and _is_masked(msg["fn"]):
+        hidden = msg["mask"] is not None and not torch.as_tensor(msg["mask"]).all()
+        if not msg["is_observed"] and (hidden or _is_masked(msg["fn"])):
             self._refuse_masked(msg["name"])
 
     def _refuse_subsampled(self, name: str, size: int, subsample_size: int) -> None:
@@ -145,13 +140,14 @@ def _check_event_shape(program: Program, likelihood: Distribution) -> None:
         )
 
 
-def _check_hidden_entries(program: Program, d: Any) -> None:
-    """Refuse a `d.mask(...)` that hides more than what is missing."""
-    while isinstance(d, Independent | MaskedDistribution):
-        if isinstance(d, MaskedDistribution):
-            shown = torch.as_tensor(True if d._mask is None else d._mask)
-            _refuse_if_hidden(program, shown.expand(d.batch_shape))
-        d = d.base_dist
+def _check_hidden_entries(program: Program, d: Distribution) -> None:
+    wrong = hidden_entries(d, program.mask).nonzero()
+    if len(wrong):
+        raise ValueError(
+            f"The model masks {len(wrong)} entries of site {program.site!r} that are "
+            f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
+            "sampler, with `mask=` of `mcmc.run` or NaN."
+        )
 
 
 def _is_masked(d: Any) -> bool:
@@ -160,17 +156,6 @@ def _is_masked(d: Any) -> bool:
             return d._mask is None or not torch.as_tensor(d._mask).all()
         d = d.base_dist
     return False
-
-
-def _refuse_if_hidden(program: Program, shown: Tensor) -> None:
-    shown = shown.reshape(*shown.shape, *[1] * (program.x_obs.ndim - shown.ndim))
-    wrong = (program.mask & ~shown).nonzero()
-    if len(wrong):
-        raise _Refused(
-            f"The model masks {len(wrong)} entries of site {program.site!r} that are "
-            f"observed, the first in row {wrong[0][0]}. Hide the same entries from the "
-            "sampler, with `mask=` of `mcmc.run` or NaN."
-        )
 
 
 def _check_dtype(program: Program, likelihood: Distribution) -> None:

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.incomplete_data import refuse_outside, take_data_site
-from ppl_vae.inference.pyro.program import Program, without_mask
+from ppl_vae.inference.pyro.model_masks import without_mask
+from ppl_vae.inference.pyro.program import Program
 
 __all__ = ["check_observed", "dtype_remedy", "refuse_altered", "refuse_unsupported"]
 

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.incomplete_data import take_data_site
+from ppl_vae.inference.pyro.model_masks import without_mask
 from ppl_vae.inference.pyro.objectives import Objective
-from ppl_vae.inference.pyro.program import Program, without_mask
+from ppl_vae.inference.pyro.program import Program
 
 __all__ = ["ForwardKL"]
 

@@ -20,7 +20,6 @@ from ppl_vae.inference.pyro.program import (
     Program,
     require_reparameterised,
     split_sites,
-    without_mask,
 )
 from ppl_vae.inference.pyro.rows import join
 from ppl_vae.inference.pyro.support import log_prob_within
@@ -109,7 +108,8 @@ def without_gradient(z: Latents) -> Latents:
 def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor, Sites]:
     """Return log p(x_o | z_k) at z (K, B, ...), (K, B) in nats, and the model's latent sites.
 
-    The former holds the densities of other observed sites, too. The model is run for `chunk_size`
+    The former holds the densities of other observed sites, too, and leaves out what the model
+    itself masks. The model is run for `chunk_size`
     particles at a time, and again where the gradient asks for it, so that the activations of one
     chunk are all that is held. None: on a CPU as many as keep particles times rows at
     `ROWS_ON_CPU`, elsewhere all.
@@ -117,10 +117,10 @@ def decode(program: Program, z: Latents, chunk_size: int | None) -> tuple[Tensor
 
     def of_chunk(z: Latents) -> tuple[Tensor, Sites]:
         sites = program.trace_model(z=z)
-        likelihood = without_mask(take_data_site(sites, program.site)["fn"])
+        log_shown = program.log_shown(take_data_site(sites, program.site)["fn"])
         latent, observed = split_sites(sites)
         parts = {n: {k: site[k] for k in ("fn", "value")} for n, site in latent.items()}
-        return log_prob(observed) + program.log_observed(likelihood), parts
+        return log_prob(observed) + log_shown, parts
 
     num_particles = len(next(iter(z.values())))
     if num_particles == 1:  # as it is: folding particles into rows takes time

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Independent, MaskedDistribution
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -21,6 +20,7 @@ from ppl_vae.incomplete_data import take_data_site
 from ppl_vae.inference.pyro.findings import accepts_mask, findings
 from ppl_vae.inference.pyro.folded_density import unfold_density
 from ppl_vae.inference.pyro.likelihood import complete, observed_log_prob
+from ppl_vae.inference.pyro.model_masks import hidden_entries, without_mask
 from ppl_vae.inference.pyro.pairwise import log_prob_of_each
 from ppl_vae.inference.pyro.recorder import Recorder, Stop
 from ppl_vae.inference.pyro.rows import as_tensor, fold_rows, join, repeat_rows, unfold_rows
@@ -74,13 +74,6 @@ class Program:
     def propose(self, x: Tensor) -> Latents:
         """Draw z ~ q(z | x)."""
         sites = self.trace_guide(x)
-        self._last_guide = (x, sites)
-        return {name: site["value"] for name, site in sites.items()}
-
-    def propose_reparameterised(self, x: Tensor) -> Latents:
-        """Draw z ~ q(z | x), refusing sites through which no gradient flows."""
-        sites = self.trace_guide(x)
-        require_reparameterised({name: site["fn"].has_rsample for name, site in sites.items()})
         self._last_guide = (x, sites)
         return {name: site["value"] for name, site in sites.items()}
 
@@ -146,6 +139,12 @@ class Program:
     def log_observed(self, likelihood: Distribution) -> Tensor:
         """Return log p(x_o | z), shape (..., B)."""
         return observed_log_prob(likelihood, *self._data_like(likelihood))
+
+    def log_shown(self, d: Distribution) -> Tensor:
+        """Return log p(x_o | z) of a data site, without what the model itself masks, (..., B)."""
+        likelihood = without_mask(d)
+        x_obs, mask = self._data_like(likelihood)
+        return observed_log_prob(likelihood, x_obs, mask & ~hidden_entries(d, mask))
 
     def impute(self, likelihood: Distribution) -> Tensor:
         """Draw x_m ~ p(x_m | x_o, z) and return the completed rows, shape (..., B, *event)."""
@@ -259,16 +258,6 @@ def split_sites(sites: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the latent sites and the observed ones, `factor` statements among them."""
     observed = {name: site for name, site in sites.items() if site["is_observed"]}
     return {name: site for name, site in sites.items() if name not in observed}, observed
-
-
-def without_mask(d: Any) -> Any:
-    """Return p(x | z) itself where the model hides entries of it: the samplers do so themselves."""
-    if isinstance(d, MaskedDistribution):
-        return without_mask(d.base_dist)
-    if isinstance(d, Independent):
-        base = without_mask(d.base_dist)
-        return d if base is d.base_dist else base.to_event(d.reinterpreted_batch_ndims)
-    return d
 
 
 def _can_vmap(fn: Callable[[Latents], Tensor], z: Latents) -> bool:

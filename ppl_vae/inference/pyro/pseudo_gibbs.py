@@ -6,10 +6,12 @@ generative models, ICML, appendix F.  https://arxiv.org/abs/1401.4082
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
+from ppl_vae.inference.pyro.rows import select_rows
 
 __all__ = ["PseudoGibbsInfo", "PseudoGibbsKernel", "PseudoGibbsState", "step"]
 
@@ -24,7 +26,7 @@ class PseudoGibbsState(NamedTuple):
 class PseudoGibbsInfo(NamedTuple):
     """Sample statistics of one step, per row."""
 
-    lp: Tensor  # log p(x_o, z), (C, B)
+    lp: Tensor  # log p(x_o, z) of the draw, -inf outside of the prior's support, (C, B)
 
 
 def step(program: Program, state: PseudoGibbsState) -> tuple[PseudoGibbsState, PseudoGibbsInfo]:
@@ -33,6 +35,7 @@ def step(program: Program, state: PseudoGibbsState) -> tuple[PseudoGibbsState, P
     log_prior, log_others, likelihood = program.decode(z)
     x = program.impute(likelihood)
     lp = log_prior + log_others + program.log_observed(likelihood)
+    x, z = select_rows(log_prior == -torch.inf, tuple(state), (x, z))  # no p(x | z): all stays
     return PseudoGibbsState(x, z), PseudoGibbsInfo(lp)
 
 

@@ -8,6 +8,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from ppl_vae.inference.pyro.support import moved_inside
+
 __all__ = ["Recorder", "Stop", "is_recorded_only"]
 
 
@@ -49,6 +51,10 @@ class Recorder(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if not (site_is_subsample(msg) or is_recorded_only(msg)):
             self.sites[msg["name"]] = {k: msg[k] for k in ("fn", "value", "is_observed")}
+            if msg["mask"] is not None:
+                self.sites[msg["name"]]["fn"] = msg["fn"].mask(msg["mask"])
+            if msg["name"] in self.values:  # the program goes on inside of the support
+                msg["value"] = moved_inside(msg["fn"], msg["value"])
             if self.until and self.until <= self.sites.keys():
                 raise Stop
 

@@ -7,6 +7,7 @@ raise. A sampler meets such values wherever guide and prior have different suppo
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import (
     Distribution,
@@ -15,11 +16,21 @@ from torch.distributions import (
     constraints,
 )
 
-__all__ = ["is_real", "largest_value", "likelihood_within", "log_prob_within", "somewhere"]
+__all__ = [
+    "is_real",
+    "largest_value",
+    "likelihood_within",
+    "log_prob_within",
+    "moved_inside",
+    "somewhere",
+]
 
 
 def log_prob_within(d: Distribution, value: Tensor) -> Tensor:
     """Return log d(value), and -inf where `value` is outside of d's support."""
+    if isinstance(d, MaskedDistribution):  # what is masked may be any filler
+        log_prob = log_prob_within(d.base_dist, value)
+        return torch.where(torch.as_tensor(d._mask, device=log_prob.device), log_prob, 0.0)
     entry = _checkable_entry(d)
     if entry is None:
         return _log_prob(d, value)
@@ -50,9 +61,20 @@ def _log_prob(d: Distribution, value: Tensor) -> Tensor:
 def likelihood_within(log_prior: Tensor, log_likelihood: Tensor) -> Tensor:
     """Return log p(x | z), and -inf where z is outside of the prior's support.
 
-    There the likelihood's parameters may be none, a negative scale say, and its density NaN.
+    There the model went on from another z (`moved_inside`).
     """
     return torch.where(log_prior == -torch.inf, -torch.inf, log_likelihood)
+
+
+def moved_inside(d: Distribution, value: Tensor) -> Tensor:
+    """Return `value`, and where it is outside of d's support some value inside.
+
+    A model goes on with it from a latent without density, with parameters that are some.
+    """
+    entry = _checkable_entry(d)
+    if entry is None or entry.is_discrete:
+        return value
+    return torch.where(entry.check(value), value, somewhere(entry, value))
 
 
 def largest_value(support: Any) -> float:

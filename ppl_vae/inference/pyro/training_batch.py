@@ -12,6 +12,7 @@ import torch
 from pyro.distributions import Independent, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch.utils._pytree import tree_flatten
 
 from ppl_vae.inference.pyro.findings import findings, identity
 from ppl_vae.inference.pyro.folding import learn_to_fold
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
 def take_batch(program: Program) -> tuple[Program, float]:
     """Return the program of the rows that its plates run over, and how much each row counts.
 
-    The program is looked at once for each number of rows.
+    The program is looked at once for each guide, number of rows, and arguments that are numbers.
 
     Raises:
         ValueError: sites without one value a row; latent sites that differ between model and guide;
@@ -41,14 +42,21 @@ def take_batch(program: Program) -> tuple[Program, float]:
     """
     num_rows = len(program.x_obs)
     known = findings(program.model).batches
-    key = (identity(program.guide), num_rows)
-    if key not in known:
+    key = (identity(program.guide), num_rows, _plain((program.args, program.kwargs)))
+    of_guide = findings(program.guide)  # new ones tell a new guide from one that had its identity
+    if key not in known or known[key][0] is not of_guide:
         with torch.random.fork_rng(), torch.no_grad():
-            known[key] = _examine(program)
-    size, scale = known[key]
+            known[key] = of_guide, _examine(program)
+    size, scale = known[key][1]
     if size < num_rows:
         program = _cut(program, torch.randperm(num_rows, device=program.x_obs.device)[:size])
     return program, scale
+
+
+def _plain(tree: Any) -> tuple[Any, ...]:
+    """The arguments that plates may be sized by: numbers, strings and the like, no arrays."""
+    leaves, _ = tree_flatten(tree)
+    return tuple(x for x in leaves if isinstance(x, bool | int | float | str | None))
 
 
 def _cut(program: Program, rows: torch.Tensor) -> Program:

@@ -48,26 +48,30 @@ def decode_unconstrained(program: Program, u: Latents) -> tuple[Decoded, Tensor]
     at = _Constrain(u)
     with at:
         decoded = decode(program, u)
-    axes = decoded.log_prior.shape
-    z, log_det = unfold_rows((at.z, at.log_det), axes)
-    return decoded._replace(z=z), log_det
+    joined = {name: (torch.cat(z), torch.cat(log_det)) for name, (z, log_det) in at.sites.items()}
+    joined = unfold_rows(joined, decoded.log_prior.shape)
+    log_det = torch.stack([log_det for _, log_det in joined.values()]).sum(0)
+    return decoded._replace(z={name: z for name, (z, _) in joined.items()}), log_det
 
 
 class _Constrain(Messenger):
-    """Takes the values that the sites are given for unconstrained ones."""
+    """Takes the values that the sites are given for unconstrained ones.
+
+    A program that cannot be run on copies of the rows is run for each of them in turn.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
         self.names = names
-        self.z: Latents = {}
-        self.log_det: Any = 0.0
+        self.sites: dict[str, tuple[list[Tensor], list[Tensor]]] = {}  # z and log |dz/du|
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.names and msg["value"] is not None:
             transform, u = biject_to(msg["fn"].support), msg["value"]
-            z = transform(u)
-            self.z[msg["name"]] = msg["value"] = z
-            self.log_det = self.log_det + _log_det(transform, u, z, 1)
+            msg["value"] = transform(u)
+            z, log_det = self.sites.setdefault(msg["name"], ([], []))
+            z.append(msg["value"])
+            log_det.append(_log_det(transform, u, msg["value"], 1))
 
 
 def _log_det(transform: Any, u: Tensor, z: Tensor, num_axes: int) -> Tensor:

@@ -9,7 +9,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae.inference.pyro.program import Latents, Program, without_mask
+from ppl_vae.inference.pyro.model_masks import without_mask
+from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.row_blocks import at_once
 from ppl_vae.inference.pyro.support import likelihood_within, log_prob_within
 

@@ -17,6 +17,7 @@ from jax.core import Tracer
 
 from ppl_vae.models.layered import LayeredArchitecture, check_labels
 from ppl_vae.models.numpyro.layered import LayeredProgram
+from ppl_vae.models.record import positive_integers
 
 __all__ = ["ConditionalVAE"]
 
@@ -66,7 +67,7 @@ class ConditionalVAE(LayeredProgram):
     ) -> None:
         sizes = (event_shape, latent_dims, hidden, likelihood, num_classes, prior)
         super().__init__(LayeredArchitecture.parse("ConditionalVAE", *sizes), output_bias)
-        self.num_classes = self.record.num_classes or 0
+        (self.num_classes,) = positive_integers("num_classes", (num_classes,))
 
     def model(self, x: Array | None, labels: Array) -> Array:
         """p(x, z1, ..., zL | y) of rows x, (B, *event), of classes (B,); draw the rows for None."""

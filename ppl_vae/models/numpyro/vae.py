@@ -30,8 +30,9 @@ class VAE(NetProgram):
 
     The weights are the NumPyro parameters `encoder$params` and `decoder$params` (and
     `likelihood$params` for the normal likelihood). Those of built-in nets are drawn from the key
-    of the seeded run, own nets start from the weights that they hold; state other than
-    `nnx.Param`, such as batch statistics, stays as held.
+    of the seeded run, own nets start from the weights that they hold. State of theirs other than
+    `nnx.Param`, such as batch statistics, is the mutable site `encoder$state` or `decoder$state`,
+    which `fit` keeps up to date.
 
     Arguments:
         event_shape: shape of one row; (D,) gets MLP nets, (channels, height, width) gets

@@ -16,6 +16,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.compiled import is_recording
 from ppl_vae.models.layered import LayeredArchitecture, check_labels
 from ppl_vae.models.pyro.layered import LayeredProgram
+from ppl_vae.models.record import positive_integers
 
 __all__ = ["ConditionalVAE"]
 
@@ -64,7 +65,7 @@ class ConditionalVAE(LayeredProgram):
     ) -> None:
         sizes = (event_shape, latent_dims, hidden, likelihood, num_classes, prior)
         super().__init__(LayeredArchitecture.parse("ConditionalVAE", *sizes), output_bias)
-        self.num_classes = self.record.num_classes or 0
+        (self.num_classes,) = positive_integers("num_classes", (num_classes,))
 
     def model(self, x: Tensor | None, labels: Tensor) -> Tensor:
         """p(x, z1, ..., zL | y) of rows x, (B, *event), of classes (B,); draw the rows for None."""

@@ -8,7 +8,7 @@ from ppl_vae.inference.pyro.svi import Fitted
 from ppl_vae.models.pyro.conditional_vae import ConditionalVAE
 from ppl_vae.models.pyro.hierarchical import HierarchicalVAE
 from ppl_vae.models.pyro.vae import VAE
-from ppl_vae.models.record import program_of
+from ppl_vae.models.record import architecture_of, program_of
 from ppl_vae.weights import read_weights
 
 __all__ = ["load"]
@@ -30,8 +30,8 @@ def load(path: str | os.PathLike[str], *, vae: Saved | None = None) -> Fitted:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a damaged file, weights of another program or architecture, or own nets
-            without `vae`.
+        ValueError: a damaged file, one without an architecture, weights of another program or
+            architecture, or own nets without `vae`.
 
     Example:
         >>> import tempfile
@@ -43,7 +43,7 @@ def load(path: str | os.PathLike[str], *, vae: Saved | None = None) -> Fitted:
         8
     """
     weights, header = read_weights(path)
-    architecture = header["architecture"]
+    architecture = architecture_of(header, str(path))
     if vae is None:
         vae = _program(architecture, str(path))
     else:
