@@ -18,7 +18,10 @@ def data_dims(site: str, x: NDArray, dims: Mapping[str, Sequence[str]]) -> tuple
 
 
 def latent_dims(
-    latents: Mapping[str, NDArray], dims: Mapping[str, Sequence[str]], event_dims: Sequence[str]
+    latents: Mapping[str, NDArray],
+    dims: Mapping[str, Sequence[str]],
+    data_site: str,
+    event_dims: Sequence[str],
 ) -> dict[str, tuple[str, ...]]:
     """Names of the axes of one row of each latent's draws, (C, S, B, ...).
 
@@ -28,7 +31,15 @@ def latent_dims(
     sizes: dict[str, tuple[int, str]] = {}
     for site, draws in latents.items():
         if site in event_dims:
-            raise ValueError(f"dims: an axis of the data can't have the name of the site {site!r}.")
+            raise ValueError(
+                f"An axis of the data {data_site!r} can't have the name of the latent site {site!r}: "
+                f"name the axes of a row anew, `dims={{{data_site!r}: [...]}}`."
+            )
+        if site in (*TAKEN, f"{data_site}_missing"):
+            raise ValueError(
+                f"The latent site {site!r} has a name that the results need for something else: "
+                "rename it in model and guide."
+            )
         shape = draws.shape[3:]
         made_up = tuple(f"{site}_dim_{i}" for i in range(len(shape)))
         named[site] = _given(site, dims[site], len(shape)) if site in dims else made_up

@@ -1,10 +1,10 @@
-"""Bounds of a row's entries, as a user gives them: checked once for both twins."""
+"""Bounds, as a user gives them: of a row's entries, or of a grid; checked once for both twins."""
 
 from typing import Any
 
 import numpy as np
 
-__all__ = ["check_bounds", "check_holds_integers", "check_shape"]
+__all__ = ["check_bounds", "check_finite", "check_holds_integers", "check_shape"]
 
 
 def check_bounds(bounds: Any) -> None:
@@ -21,6 +21,17 @@ def check_bounds(bounds: Any) -> None:
         raise ValueError(f"bounds are NaN somewhere: use -inf or inf where none is, got {bounds}.")
     if not ordered.all():
         raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}.")
+
+
+def check_finite(bounds: Any) -> tuple[float, float]:
+    """Return the ends of a grid; raise a `ValueError` unless they are finite and in order."""
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bounds must be (low, high), two numbers, got {bounds!r}.") from error
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"bounds must be (low, high), finite and low < high, got {bounds!r}.")
+    return low, high
 
 
 def check_shape(bounds: Any, event_shape: tuple[int, ...]) -> None:

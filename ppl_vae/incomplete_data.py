@@ -158,14 +158,12 @@ def refuse_narrow(dtype: str, largest: float, site: str) -> None:
     Example:
         >>> refuse_narrow("uint8", 255, "x")
     """
-    if np.dtype(dtype).kind == "b":
-        return
-    held = np.iinfo(dtype).max
+    held = 1 if np.dtype(dtype).kind == "b" else np.iinfo(dtype).max
     if min(largest, np.iinfo(np.int32).max) > held:
         bound = f"up to {largest:.0f}" if np.isfinite(largest) else "of any size"
         raise TypeError(
             f"x holds {dtype}, numbers up to {held}, and site {site!r} can give counts "
-            f"{bound}: draws would wrap around. Pass x as `x.astype('int32')`, or as floats."
+            f"{bound}: draws would not fit. Pass x as `x.astype('int32')`, or as floats."
         )
 
 
@@ -224,8 +222,9 @@ def _checked_mask(mask: ArrayLike, shape: tuple[int, ...], site: str = "x") -> M
 
 def _require_float(x: NDArray[Any]) -> None:
     if not np.issubdtype(x.dtype, np.floating):
+        why = "which cannot hold NaN" if x.dtype.kind in "iub" else "none of numpy's own floats"
         raise TypeError(
-            f"x has dtype {x.dtype}, which cannot hold NaN. Use x.astype(np.float32), "
+            f"x has dtype {x.dtype}, {why}. Convert it to float32, x.astype(np.float32), "
             "or keep the mask beside x."
         )
 

@@ -94,7 +94,7 @@ def make_inference_data(
     has_particles = run.completed.ndim == run.x.ndim + 3
     latents = {name: _flat(value, has_particles) for name, value in run.latents.items()}
     event_dims = data_dims(run.site, run.x, dims)
-    own_dims = latent_dims(latents, dims, event_dims)
+    own_dims = latent_dims(latents, dims, run.site, event_dims)
     draws = _flat(run.completed, has_particles)
     where: tuple[Any, ...] = np.nonzero(~run.mask)
     entries = dict(zip(("row", *event_dims), where, strict=True))

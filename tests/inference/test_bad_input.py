@@ -222,3 +222,25 @@ def test_starts_of_another_number_of_chains(backend, ppl):
     three = {k: backend.array(np.concatenate([np.asarray(v)] * 2)[:3]) for k, v in good.items()}
     with pytest.raises(ValueError, match=r"init_params|initial_params|chains"):
         run(backend, bernoulli_pair(ppl), init_params=three)
+
+
+def test_bools_do_not_hold_counts(backend):
+    """A Poisson's draws would all be 0 or 1."""
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0 * x[:, 0], 1.0))
+            rate = 5.0 + 0 * z[:, None] + 0.0 * x
+            ppl.sample("x", ppl.dist.Poisson(rate).to_event(1), obs=1 * x)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Normal(0.0 * x[:, 0], 1.0))
+
+    x, mask = np.ones((3, 2), bool), np.array([[1, 0], [0, 1], [1, 1]], bool)
+    kernel = backend.api.MWGKernel(model, guide)
+    with pytest.raises(
+        TypeError, match="x holds bool, numbers up to 1, and site 'x' can give counts"
+    ):
+        backend.run(kernel, backend.array(x), mask=backend.array(mask), num_samples=2, num_chains=1)

@@ -96,9 +96,37 @@ def test_two_scalar_sites_and_chunks(backend):
 
 def test_what_is_no_grid(backend):
     pair = backend.programs.linear_gaussian(truth_of(1))
-    for options in ({"bounds": (1, 0)}, {"num_points": 0}):
-        with pytest.raises(ValueError, match="low < high, and num_points at least 1"):
+    for options, message in (
+        ({"bounds": (1, 0)}, r"bounds must be \(low, high\), finite and low < high, got \(1, 0\)"),
+        ({"bounds": (-np.inf, np.inf)}, "finite and low < high, got"),
+        ({"bounds": 5}, "two numbers, got 5"),
+        ({"num_points": 0}, "num_points must be an integer of at least 1, got 0"),
+        ({"num_points": 10.5}, "num_points must be an integer of at least 1, got 10.5"),
+        ({"chunk_size": None}, "chunk_size must be an integer of at least 1, got None"),
+    ):
+        with pytest.raises(ValueError, match=message):
             grid(backend, pair, np.zeros((2, 3), "float32"), **options)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "float64"])
+def test_the_grid_is_of_numbers_whatever_the_data_are(backend, dtype):
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0 * x[:, 0], 1.0))
+            likelihood = ppl.dist.Bernoulli(logits=z[:, None] + 0.0 * x).to_event(1)
+            ppl.sample("x", likelihood, obs=1 * x)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Normal(0.0 * x[:, 0], 1.0))
+
+    pair = model, guide
+    x = np.array([[1, 0, 1], [0, 0, 1]])
+    mask = backend.array(x == x)
+    found = [grid(backend, pair, x.astype(d), mask=mask) for d in (dtype, "float32")]
+    np.testing.assert_allclose(found[0].log_evidence, found[1].log_evidence, rtol=1e-5)
 
 
 def test_three_latents_are_too_many(backend):

@@ -261,8 +261,8 @@ def test_what_cannot_be_refreshed_is_refused(backend):
             api.HMCRefreshKernel(getattr(api, name)(*pair))
     with pytest.raises(TypeError, match="got function"):
         api.HMCRefreshKernel(pair[0])
-    for value in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="step_size must be above 0"):
+    for value in (0, -1.0, float("nan"), float("inf"), None, "0.1", np.ones(2)):
+        with pytest.raises(ValueError, match="step_size must be a finite number above 0, got"):
             api.HMCRefreshKernel(api.MWGKernel(*pair), step_size=value)
     for value in (0, 1.5):
         with pytest.raises(ValueError, match="num_steps must be an integer >= 1"):

@@ -139,7 +139,10 @@ def test_labels_of_latents_and_draws(runs):
         ({"dims": {"z": ["a", "b"]}}, r"dims\['z'\] must name the 1 axis of one row, got"),
         ({"dims": {"z": ["row"]}}, "the results have a dimension 'row' of their own"),
         ({"dims": {"z": ["feature"]}}, "'feature' is an axis of the data; name it anew"),
-        ({"dims": {"x": ["z"]}}, "an axis of the data can't have the name of the site 'z'"),
+        (
+            {"dims": {"x": ["z"]}},
+            "An axis of the data 'x' can't have the name of the latent site 'z'",
+        ),
     ],
 )
 def test_labels_that_fit_nothing_are_refused(runs, labels, complaint):
@@ -164,6 +167,13 @@ def test_several_event_axes_and_their_names():
         make_inference_data(make_run((2, 3, 4)), dims={"x": ["height"]})
     with pytest.raises(ValueError, match="has 'height' twice"):
         make_inference_data(make_run((2, 3, 4)), dims={"x": ["height", "height"]})
+
+
+@pytest.mark.parametrize("name", ["row", "draw", "missing", "x_missing"])
+def test_latents_have_no_name_of_the_results(name):
+    run = replace(make_run((3, 6)), latents={name: np.zeros((2, 5, 3, 4))})
+    with pytest.raises(ValueError, match=rf"latent site '{name}' has a name that the results need"):
+        make_inference_data(run)
 
 
 def test_latents_share_the_name_of_axes_of_one_length():

@@ -156,6 +156,12 @@ def bad_programs(ppl):
     def nothing(x, mask=None):
         return None
 
+    def fails(x, mask=None):
+        raise RuntimeError("of its own")
+
+    def no_x(mask):
+        return None
+
     return {
         "nothing": (nothing, ValueError, "missingness model samples nothing: let it observe"),
         "latent": (latent, ValueError, "'mask' of the missingness model is not observed"),
@@ -165,11 +171,28 @@ def bad_programs(ppl):
             r"one density a row, batch shape \(3,\), got .*\(\[?\]?\)",
         ),
         "no mask": (no_mask, TypeError, "must have a parameter `mask`"),
+        "fails": (
+            fails,
+            ValueError,
+            r"could not be run as `missingness\(x, mask=mask\)`.*shape \(3,",
+        ),
+        "no x": (no_x, ValueError, r"could not be run as `missingness\(x, mask=mask\)`"),
         "no function": (3, TypeError, "must be a function of x and mask, got int"),
     }
 
 
-@pytest.mark.parametrize("case", ["latent", "not by row", "no mask", "no function", "nothing"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "latent",
+        "not by row",
+        "no mask",
+        "no function",
+        "nothing",
+        "fails",
+        "no x",
+    ],
+)
 @pytest.mark.parametrize("name", ["MNARMWGKernel", "MNARLAIRKernel"])
 def test_bad_missingness_models(backend, name, case):
     own, error, message = bad_programs(words(backend))[case]
@@ -208,3 +231,20 @@ def test_mar_mechanisms_change_nothing(backend):
     info = backend.info(backend.run(kernel, backend.array(x), num_samples=20))
     assert info["accepted_x"].all()
     assert not info["accepted"].all()
+
+
+def test_bools_at_a_bernoulli_of_torch_have_a_remedy(backend):
+    """What NumPyro takes, torch does not."""
+    ppl = words(backend)
+
+    def as_bool(x, mask=None):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("mask", ppl.dist.Bernoulli(logits=0.0 * x).to_event(1), obs=mask)
+
+    x = backend.array(np.array([[0, 1, np.nan, 1, 0]], "float32"))
+    kernel = backend.api.MNARMWGKernel(*backend.programs.discrete(TRUTH), as_bool)
+    if backend.name == "numpyro":
+        backend.run(kernel, x, num_samples=2, num_chains=1)
+        return
+    with pytest.raises(ValueError, match=r"write `obs=1.0 \* mask`, for torch's Bernoulli"):
+        backend.run(kernel, x, num_samples=2, num_chains=1)

@@ -6,6 +6,8 @@ with probability below 2e-3 per number (Student's t with 7 degrees of freedom); 
 
 import numpy as np
 import pytest
+from host_words import bernoulli_pair, words
+from kernel_parts import seeded
 from oracles import LinearGaussian
 from pooled_draws import moment_score, pooled, z_scores
 from scipy.special import logsumexp
@@ -83,3 +85,18 @@ def test_bad_arguments(backend, mcmc):
     other = backend.run(backend.api.MWGKernel(model, guide), x, num_samples=4, num_chains=2)
     with pytest.raises(TypeError, match="LAIRKernel, got MWGKernel"):
         pooled(backend, other, 10)
+
+
+def test_pool_before_a_run_or_of_results(backend):
+    kernel = backend.api.LAIRKernel(*bernoulli_pair(words(backend)))
+    if backend.name == "numpyro":
+        fresh = backend.api.MCMC(kernel, num_warmup=1, num_samples=2)
+    else:
+        fresh = backend.api.MCMC(kernel, 2, num_warmup=1)
+    with pytest.raises(ValueError, match="There are no draws yet: call `run` first"):
+        seeded(backend, backend.api.pool, 0, fresh, 5)
+    mcmc = backend.run(
+        kernel, backend.array(np.array([[0, np.nan]], "float32")), num_samples=3, num_chains=2
+    )
+    with pytest.raises(TypeError, match="pool expects the run of a LAIRKernel, got InferenceData"):
+        seeded(backend, backend.api.pool, 0, backend.api.to_inference_data(mcmc), 5)

@@ -178,3 +178,39 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(wrapped, hmc):
         assert torch.equal(torch.cat([before, after], 1), whole)
         num_stopped += 1
     assert num_stopped >= 7
+
+
+# --- starts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["vectorized", "sequential"])
+def test_starts_of_other_chains_are_refused_with_the_shape(method):
+    mcmc = MCMC(
+        MWGKernel(model, guide), 2, num_warmup=0, num_chains=2, chain_method=method,
+        disable_progbar=True,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"the 2 chains as its first axis; it has shape \(3, 2\)"):
+        mcmc.run(X, init_params={"x": torch.zeros(3, 2)})
+
+
+@pytest.mark.parametrize("value", [[1.0], "above"])
+def test_starts_are_arrays(value):
+    mcmc = MCMC(MWGKernel(model, guide), 2, num_warmup=0, num_chains=2, disable_progbar=True)
+    with pytest.raises(TypeError, match=r"init_params\['x'\] must be an array, chains first"):
+        mcmc.run(X, init_params={"x": value})
+
+
+def test_a_refused_start_is_not_that_of_the_next_run():
+    kernel = MWGKernel(model, guide)
+
+    def chain():
+        options = {"num_warmup": 0, "chain_method": "sequential", "disable_progbar": True}
+        return MCMC(kernel, 1, **options)
+
+    start = {"x": torch.full((1, 3, 2), 7.0), "z": torch.full((1, 3), 50.0)}
+    with pytest.raises(ValueError, match="is inf at"):
+        chain().run(X, init_params={**start, "z": start["z"] * np.inf})
+    fresh = chain()
+    fresh.run(X)
+    assert fresh.get_samples()["z"].abs().max() < 10
+    assert fresh.last_state.start == "prior predictive"

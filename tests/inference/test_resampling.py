@@ -131,7 +131,7 @@ def test_rows_without_weight_get_some_ancestor(backend, scheme):
 @pytest.mark.parametrize("name", ["LAIRKernel", "MultiDrawLAIRKernel"])
 def test_a_scheme_is_a_function(backend, name, resample):
     pair = bernoulli_pair(words(backend))
-    message = r"resample must be a function of `resampling`.*got (None|'systematic')"
+    message = r"resample must be a function of .*log_weight, num_draws.*got (None|'systematic')"
     with pytest.raises(TypeError, match=message):
         getattr(backend.api, name)(*pair, resample=resample)
 

@@ -259,12 +259,11 @@ def described(key: Array, program: Program, num_particles: int, began: float) ->
 def check_at_least(least: int, **numbers: Any) -> None:
     """Raise a `ValueError` that names the first number that is no integer or too small."""
     for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or number < least:
+        is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not (is_number and number >= least):
             raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
-    numbers = particle_numbers(num_particles)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
-    return numbers
+    check_at_least(1, chunk_size=chunk_size)
+    return particle_numbers(num_particles)

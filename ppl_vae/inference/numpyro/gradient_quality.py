@@ -16,10 +16,13 @@ from numpyro.distributions import biject_to, constraints
 
 from ppl_vae.gradients import Moments, summarise_gradients
 from ppl_vae.importance_results import particle_numbers
+from ppl_vae.inference.numpyro.estimators import check_at_least
+from ppl_vae.inference.numpyro.fitted import pair_of
 from ppl_vae.inference.numpyro.named_objectives import find_objective
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.particles import check_num_particles
 from ppl_vae.inference.numpyro.program import accepts_mask, split_data
+from ppl_vae.inference.numpyro.rows import row_arrays
 from ppl_vae.inference.numpyro.svi import Fitted
 from ppl_vae.masks import check_data
 
@@ -76,10 +79,12 @@ def gradient_quality(
     """
     check_data(x, mask, site=site)
     named = check_objectives(objectives, site)
-    check_num_draws(num_draws)
+    check_at_least(2, num_draws=num_draws)
     numbers = particle_numbers(num_particles)
     x, mask = split_data(jnp.asarray(x), mask)
-    pair, given = _parts(program)
+    args = row_arrays(args, len(x))
+    given = program.params if isinstance(program, Fitted) else {}
+    pair = pair_of(program.program if isinstance(program, Fitted) else program)
     key_start, key_draws = random.split(key)
     start, constrain = _start(key_start, pair, given, (x, *args), mask)
     keys = random.split(key_draws, num_draws)
@@ -120,13 +125,6 @@ def _moments(
     return {n: (np.asarray(mean[n]), variance[n]) for n in mean}
 
 
-def _parts(program: Any) -> tuple[Any, dict[str, Any]]:
-    """Return (model, guide), and the parameters if it has been trained."""
-    params = program.params if isinstance(program, Fitted) else {}
-    program = program.program if isinstance(program, Fitted) else program
-    return program if isinstance(program, tuple) else (program.model, program.guide), params
-
-
 def _start(
     key: Array, pair: Any, given: dict[str, Any], args: tuple[Any, ...], mask: Array
 ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
@@ -162,12 +160,6 @@ def check_objectives(objectives: Sequence[str | Objective], site: str) -> dict[s
     if len(named) < len(objectives):
         raise ValueError(f"objectives must have different names, got {list(objectives)!r}.")
     return named
-
-
-def check_num_draws(num_draws: int) -> None:
-    """Raise a `ValueError` if there is no variance of so many draws."""
-    if not isinstance(num_draws, int | np.integer) or num_draws < 2:
-        raise ValueError(f"num_draws must be an integer >= 2, got {num_draws!r}.")
 
 
 def with_particles(name: str, objective: Objective, num_particles: int) -> Objective:

@@ -24,7 +24,7 @@ from ppl_vae.inference.numpyro.resampling import multinomial
 from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.weighting import log_mixture
 from ppl_vae.inference_data import Run
-from ppl_vae.lair_options import check_lair_options
+from ppl_vae.lair_options import check_lair_options, require_function
 
 __all__ = [
     "LAIRInfo", "LAIRKernel", "LAIRState", "Weighed", "lair_info", "renew", "step", "weigh",
@@ -175,7 +175,7 @@ class LAIRKernel(ProgramKernel):
             reported weights are those before it.
 
     Raises:
-        TypeError: if `resample` or `transform` is no function.
+        TypeError: if `log_denominator`, `resample` or `transform` is no function of its arguments.
         ValueError: if `num_particles` or `num_prior` is out of range.
 
     Example:
@@ -202,7 +202,12 @@ class LAIRKernel(ProgramKernel):
         log_denominator=log_mixture, resample=multinomial, transform=None,
     ) -> None:  # fmt: skip
         super().__init__(model, guide, site=site, params=params)
-        check_lair_options(num_particles, num_prior, self.num_draws, resample, transform)
+        mixture, scheme = "weighting.log_mixture", "resampling.systematic"
+        require_function("log_denominator", log_denominator, "log_q, log_prior, num_prior", mixture)
+        require_function("resample", resample, "key, log_weight, num_draws", scheme)
+        if transform is not None:
+            require_function("transform", transform, "log_weight", "weighting.truncate")
+        check_lair_options(num_particles, num_prior, self.num_draws, resample)
         self.num_particles = int(num_particles)
         self.num_prior = int(num_prior)
         self.log_denominator = log_denominator
@@ -238,5 +243,6 @@ class LAIRKernel(ProgramKernel):
         log_weight = run.stats["log_weight"]  # (C, T, P, B)
         pooled = log_weight.reshape(len(log_weight), -1, log_weight.shape[-1])
         khat = pareto_khat(pooled, axis=1)
-        khat[:] = khat if pooled.shape[1] >= 25 else np.nan
+        if pooled.shape[1] < 25:
+            khat = np.full_like(khat, np.nan)
         return replace(run, stats={**run.stats, "khat": khat})

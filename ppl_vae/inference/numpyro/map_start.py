@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.estimators import checked_program
+from ppl_vae.inference.numpyro.estimators import check_at_least, checked_program
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.starting import HandOver
@@ -83,10 +83,7 @@ def map_start(
         >>> mcmc = MCMC(MWGKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
         >>> mcmc.run(random.key(2), x, init_params=start)
     """
-    numbers = {"num_chains": num_chains, "num_particles": num_particles, "num_steps": num_steps}
-    for name, value in numbers.items():
-        if not (isinstance(value, int | np.integer) and value >= 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value}.")
+    check_at_least(1, num_chains=num_chains, num_particles=num_particles, num_steps=num_steps)
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be above 0 and finite, got {learning_rate}.")
     program = checked_program(key, model, guide, x, args, mask, site, params, kwargs)

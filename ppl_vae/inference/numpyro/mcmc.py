@@ -22,7 +22,12 @@ from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.kernel_state import Complete, KernelState
 from ppl_vae.inference.numpyro.program import Latents, Program, split_data
 from ppl_vae.inference.numpyro.rows import row_arrays
-from ppl_vae.inference.numpyro.starting import HandOver, refuse_undefined, starting_values
+from ppl_vae.inference.numpyro.starting import (
+    HandOver,
+    check_handed,
+    refuse_undefined,
+    starting_values,
+)
 from ppl_vae.inference_data import Run
 from ppl_vae.masks import check_data
 
@@ -103,6 +108,7 @@ class ProgramKernel(MCMCKernel):
         start = "prior predictive" if init_params is None else "init_params"
         if isinstance(init_params, HandOver):
             start, init_params = init_params.origin, init_params.values
+        check_handed(init_params)
         names = (self.site, type(self).__name__, start)
         self._begin = {"seed": _key_values(rng_key), "started": time.perf_counter()}
         program = self.bind(model_args, model_kwargs)

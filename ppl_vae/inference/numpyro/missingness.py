@@ -43,7 +43,7 @@ def check_missingness(key: Array, program: Program, missingness: Callable[..., A
 
     Raises:
         TypeError: it is no function, or has no parameter `mask`.
-        ValueError: no site, one that is not observed, or one without one value a row.
+        ValueError: it fails; no site, one that is not observed, or one without one value a row.
     """
     if not callable(missingness):
         raise TypeError(
@@ -51,7 +51,7 @@ def check_missingness(key: Array, program: Program, missingness: Callable[..., A
         )
     if not accepts_mask(missingness):
         raise TypeError("missingness must have a parameter `mask`, which it observes.")
-    sites = program.trace_other(missingness, program.x_obs, key=key)
+    sites = _run(key, program, missingness)
     if not sites:
         raise ValueError(
             "The missingness model samples nothing: let it observe the mask, "
@@ -68,6 +68,20 @@ def check_missingness(key: Array, program: Program, missingness: Callable[..., A
                 f"Site {name!r} of the missingness model must have one density a row, batch shape "
                 f"{rows}, got {site['fn'].batch_shape}: use a plate over rows and `.to_event`."
             )
+
+
+def _run(key: Array, program: Program, missingness: Callable[..., Any]) -> dict[str, Any]:
+    """Run the missingness model and score it once, at the rows with zeros where they are missing."""
+    try:
+        sites = program.trace_other(missingness, program.x_obs, key=key)
+        for site in sites.values():
+            site["fn"].log_prob(site["value"])
+    except Exception as error:
+        raise ValueError(
+            "The missingness model could not be run as `missingness(x, mask=mask)`, both of shape "
+            f"{program.x_obs.shape}. {type(error).__name__}: {error}"
+        ) from error
+    return sites
 
 
 def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:

@@ -196,7 +196,8 @@ def with_gradient_of(value: Array, surrogate: Array) -> Array:
 
 def check_num_particles(num_particles: int, least: int = 1) -> int:
     """Return the number, or raise a `ValueError`."""
-    if not isinstance(num_particles, int | np.integer) or num_particles < least:
+    is_number = isinstance(num_particles, int | np.integer) and not isinstance(num_particles, bool)
+    if not (is_number and num_particles >= least):
         raise ValueError(f"num_particles must be an integer >= {least}, got {num_particles!r}.")
     return num_particles
 

@@ -68,11 +68,13 @@ def pool(
         >>> pool(random.key(2), mcmc, 20)["posterior"]["z"].shape
         (1, 20, 3, 4)
     """
-    kernel = mcmc.sampler
+    kernel = getattr(mcmc, "sampler", mcmc)
     if not isinstance(kernel, LAIRKernel):
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
     if not isinstance(num_samples, int | np.integer) or num_samples < 1:
         raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
+    if mcmc.last_state is None:
+        raise ValueError("There are no draws yet: call `run` first.")
     info = mcmc.get_extra_fields(group_by_chain=True)["info"]
     if not info:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")

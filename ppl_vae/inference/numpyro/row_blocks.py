@@ -38,16 +38,17 @@ def over_blocks(
 ) -> xr.Dataset:
     """Return what `work(key, rows)` says of each row, joined along `row`.
 
-    Every block has R rows, the last one filled up with the first rows, so that one program is
+    Every block has as many rows, the last one filled up with the first rows, so that one program is
     compiled; its key depends on its number alone. Rows that were not reached hold NaN.
     """
     done: list[xr.Dataset] = []
+    size = min(ROWS_PER_BLOCK, num_rows)
     with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
         try:
             for number, first in enumerate(range(0, num_rows, ROWS_PER_BLOCK)):
-                rows = jnp.arange(first, first + ROWS_PER_BLOCK) % num_rows
+                rows = jnp.arange(first, first + size) % num_rows
                 done.append(work(random.fold_in(key, number), rows))
-                bar.update(min(ROWS_PER_BLOCK, num_rows - first))
+                bar.update(min(size, num_rows - first))
         except KeyboardInterrupt:
             if not done:
                 raise

@@ -18,6 +18,7 @@ from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
 from ppl_vae.inference.numpyro.weighting import log_mixture
+from ppl_vae.lair_options import require_function
 
 __all__ = ["ScheduledLAIRKernel", "ScheduledLAIRState", "log_scheduled_mixture", "step"]
 
@@ -128,8 +129,7 @@ class ScheduledLAIRKernel(LAIRKernel):
             raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
         if not (isinstance(replenish_every, int | np.integer) and replenish_every >= 1):
             raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
-        if not callable(power):
-            raise TypeError(f"power must be a function of t, got {type(power).__name__}.")
+        require_function("power", power, "t", "weighting.poly(1_000)")
         for t in (0, 1, 10, 100, 1_000, 10_000, 100_000):
             value = float(power(jnp.asarray(float(t))))
             if not 0 < value <= 1:

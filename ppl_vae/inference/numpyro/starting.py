@@ -1,7 +1,9 @@
 """Where a chain starts: at the model's own prior predictive, or where another kernel stopped."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jax import Array, random
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
 
-__all__ = ["HandOver", "refuse_undefined", "starting_values", "within_prior"]
+__all__ = ["HandOver", "check_handed", "refuse_undefined", "starting_values", "within_prior"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["origin"])
@@ -73,26 +75,51 @@ def within_prior(key: Array, program: Program, z: Latents) -> Latents:
     return select_rows(log_prior == -jnp.inf, program.propose_from_prior(key), z)
 
 
+def check_handed(handed: Any) -> None:
+    """Raise a `TypeError` unless `init_params` are arrays by site."""
+    if handed is None:
+        return
+    if not isinstance(handed, Mapping):
+        made = "`.hand_over()` of it" if hasattr(handed, "hand_over") else "a dict"
+        raise TypeError(
+            "init_params must hold values by site, as another run's `last_state.hand_over()`, got "
+            f"{type(handed).__name__}: give {made}."
+        )
+    for name, value in handed.items():
+        if not hasattr(value, "shape"):
+            raise TypeError(f"init_params[{name!r}] must be an array, got {type(value).__name__}.")
+
+
 def refuse_undefined(
     program: Program, handed: dict[str, Array] | None, *, has_chains: bool
 ) -> None:
-    """Raise a `ValueError` where a missing entry is to start at NaN or infinity.
+    """Raise a `ValueError` where a missing entry or a latent is to start at NaN or infinity.
 
     Values under a caller's transformation, such as chains in parallel, are not known yet.
     """
+    for name, value in (handed or {}).items():
+        if name == program.site or isinstance(value, jax.core.Tracer):
+            continue
+        bad = np.argwhere(~np.isfinite(np.asarray(value)))
+        if len(bad):
+            index = tuple(bad[0].tolist())
+            raise ValueError(
+                f"init_params[{name!r}] is {np.asarray(value)[index]} at {index}: start from "
+                "finite values, for example another run's `last_state.hand_over()`."
+            )
     given = (handed or {}).get(program.site)
     if given is None or any(isinstance(a, jax.core.Tracer) for a in (given, program.mask)):
         return
-    value, mask = np.asarray(given), np.asarray(program.mask)
-    if value.shape[-mask.ndim :] != mask.shape or value.ndim < mask.ndim + has_chains:
+    start, mask = np.asarray(given), np.asarray(program.mask)
+    if start.shape[-mask.ndim :] != mask.shape or start.ndim < mask.ndim + has_chains:
         return  # refused by its shape
-    bad = np.argwhere(~np.isfinite(value) & ~mask)
+    bad = np.argwhere(~np.isfinite(start) & ~mask)
     if len(bad):
         index = tuple(bad[0].tolist())
         chain = f"chain {index[0]}, " if has_chains else ""
         raise ValueError(
-            f"init_params[{program.site!r}] is {value[index]} at {chain}row "
-            f"{index[value.ndim - mask.ndim]}, where an entry is missing: start from finite "
+            f"init_params[{program.site!r}] is {start[index]} at {chain}row "
+            f"{index[start.ndim - mask.ndim]}, which is not observed: start from finite "
             "values, for example another run's `last_state.hand_over()`."
         )
 

@@ -129,10 +129,9 @@ class ConditionalModel:
         """
         self._is_collected = True
         program = self._kernel.bind(mcmc._args, mcmc._kwargs)
-        names = program.propose_from_prior(())
         draws = mcmc.get_samples(group_by_chain=True)
-        z = {name: draws[name] for name in names}
         with torch.random.fork_rng():
+            z = {name: draws[name] for name in program.propose_from_prior(())}
             torch.manual_seed(zlib.crc32(b"".join(as_numpy(v).tobytes() for v in z.values())))
             completed, lp = impute_each(program, z)
         lp = as_numpy(lp)

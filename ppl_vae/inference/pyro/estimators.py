@@ -22,7 +22,7 @@ from ppl_vae.inference.pyro.contract import check_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.program import Program, split_data
 from ppl_vae.inference.pyro.row_blocks import block_of, over_blocks
-from ppl_vae.inference.pyro.rows import row_tensors
+from ppl_vae.inference.pyro.rows import as_tensor, row_tensors
 from ppl_vae.inference.pyro.weighted_draws import draw_weighted
 from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
@@ -156,7 +156,7 @@ def conditional_log_likelihood(
     """
     numbers = _check_numbers(num_particles, chunk_size)
     program = checked_program(model, guide, x, args, mask, site, kwargs)
-    began, given = time.perf_counter(), torch.as_tensor(given)
+    began, given = time.perf_counter(), as_tensor(given, program.mask.device)
     if (
         given.dtype != torch.bool
         or given.shape != program.mask.shape
@@ -252,12 +252,11 @@ def described(program: Program, num_particles: int, began: float) -> dict[str, A
 def check_at_least(least: int, **numbers: Any) -> None:
     """Raise a `ValueError` that names the first number that is no integer or too small."""
     for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or number < least:
+        is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not (is_number and number >= least):
             raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:
-    numbers = particle_numbers(num_particles)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
-    return numbers
+    check_at_least(1, chunk_size=chunk_size)
+    return particle_numbers(num_particles)

@@ -5,7 +5,6 @@ from copy import copy
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 import xarray as xr
@@ -13,6 +12,8 @@ from torch import Tensor
 
 from ppl_vae.gradients import Moments, summarise_gradients
 from ppl_vae.importance_results import particle_numbers
+from ppl_vae.inference.pyro.estimators import check_at_least
+from ppl_vae.inference.pyro.fitted import pair_of
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.named_objectives import find_objective
 from ppl_vae.inference.pyro.objectives import Objective
@@ -74,12 +75,11 @@ def gradient_quality(
     """
     check_data(as_numpy(x), as_numpy(mask), site=site)
     named = check_objectives(objectives, site)
-    check_num_draws(num_draws)
+    check_at_least(2, num_draws=num_draws)
     numbers = particle_numbers(num_particles)
     x, mask = split_data(x, mask)
     args = row_tensors(args, x)
-    program = program.program if isinstance(program, Fitted) else program
-    pair = program if isinstance(program, tuple) else (program.model, program.guide)
+    pair = pair_of(program.program if isinstance(program, Fitted) else program)
 
     def loss(objective: Objective) -> Tensor:
         return objective.differentiable_loss(*pair, x, *args, mask=mask) / len(x)
@@ -144,12 +144,6 @@ def check_objectives(objectives: Sequence[str | Objective], site: str) -> dict[s
     if len(named) < len(objectives):
         raise ValueError(f"objectives must have different names, got {list(objectives)!r}.")
     return named
-
-
-def check_num_draws(num_draws: int) -> None:
-    """Raise a `ValueError` if there is no variance of so many draws."""
-    if not isinstance(num_draws, int | np.integer) or num_draws < 2:
-        raise ValueError(f"num_draws must be an integer >= 2, got {num_draws!r}.")
 
 
 def with_particles(name: str, objective: Objective, num_particles: int) -> Objective:

@@ -12,7 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ppl_vae.inference.pyro.estimators import checked_program
+from ppl_vae.entry_bounds import check_finite
+from ppl_vae.inference.pyro.estimators import check_at_least, checked_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.mwg import decode
 from ppl_vae.inference.pyro.program import Latents
@@ -77,16 +78,12 @@ def grid_posterior(
     num_latents = sum(int(np.prod(value.shape[1:])) for value in first.values())
     if num_latents > 2:
         raise ValueError(f"A grid takes one or two latents a row, the model has {num_latents}.")
-    low, high = bounds
-    if not low < high or num_points < 1:
-        raise ValueError(
-            f"bounds must be (low, high), low < high, and num_points at least 1; got {bounds} and "
-            f"{num_points}."
-        )
+    check_at_least(1, num_points=num_points, chunk_size=chunk_size)
+    low, high = check_finite(bounds)
     cell = (high - low) / num_points
     axis = low + cell * (np.arange(num_points) + 0.5)
     grid = np.stack(np.meshgrid(*[axis] * num_latents, indexing="ij"), -1)
-    points = torch.as_tensor(grid.reshape(-1, num_latents)).to(program.x_obs)
+    points = torch.as_tensor(grid.reshape(-1, num_latents)).to(next(iter(first.values())))
 
     parts = []
     with pyro.validation_enabled(False):  # cells may lie outside of the prior's support

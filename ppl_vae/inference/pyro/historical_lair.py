@@ -18,6 +18,7 @@ from ppl_vae.inference.pyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
 from ppl_vae.inference.pyro.weighting import log_mixture
+from ppl_vae.lair_options import require_function
 
 __all__ = ["HistoricalLAIRKernel", "HistoricalLAIRState", "step"]
 
@@ -115,10 +116,8 @@ class HistoricalLAIRKernel(LAIRKernel):
             raise ValueError(
                 f"history_size must be an integer >= num_past={num_past}, got {history_size}."
             )
-        if not callable(pick):
-            raise TypeError(
-                f"pick must be a function such as history.pick_over_time, got {pick!r}."
-            )
+        arguments = "history, num_past, x_obs, mask"
+        require_function("pick", pick, arguments, "history.pick_over_time")
         self.num_past = int(num_past)
         self.history_size = int(history_size)
         self.pick = pick

@@ -194,13 +194,13 @@ class HMCRefreshKernel(ProgramKernel):
                 f"{type(kernel).__name__}. Wrap one of those; "
                 "to run HMC or NUTS alone, see ConditionalModel."
             )
-        if not step_size > 0:
-            raise ValueError(f"step_size must be above 0, got {step_size}.")
+        if not (isinstance(step_size, int | float | np.number) and 0 < step_size < np.inf):
+            raise ValueError(f"step_size must be a finite number above 0, got {step_size!r}.")
         if not (isinstance(num_steps, int | np.integer) and num_steps >= 1):
             raise ValueError(f"num_steps must be an integer >= 1, got {num_steps}.")
         super().__init__(kernel.model, kernel.guide, site=kernel.site)
         self.kernel = kernel
-        self.step_size = step_size
+        self.step_size = float(step_size)
         self.num_steps = int(num_steps)
 
     def check(self, program: Program) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.inference.pyro.estimators import checked_program
+from ppl_vae.inference.pyro.estimators import check_at_least, checked_program
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import take_rows
 from ppl_vae.inference.pyro.starting import HandOver
@@ -77,10 +77,7 @@ def map_start(
         >>> mcmc = MCMC(MWGKernel(fitted.model, fitted.guide), num_warmup=5, num_samples=10)
         >>> mcmc.run(x, init_params=start)
     """
-    numbers = {"num_chains": num_chains, "num_particles": num_particles, "num_steps": num_steps}
-    for name, value in numbers.items():
-        if not (isinstance(value, int | np.integer) and value >= 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value}.")
+    check_at_least(1, num_chains=num_chains, num_particles=num_particles, num_steps=num_steps)
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be above 0 and finite, got {learning_rate}.")
     program = checked_program(model, guide, x, args, mask, site, kwargs)

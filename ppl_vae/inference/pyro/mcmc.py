@@ -1,7 +1,7 @@
 """One adapter: any (start, step) over a program as a Pyro `MCMCKernel`, one chain or many at once.
 
 A method's file holds its equations and a `ProgramKernel` with two functions of chains; the adapter
-brings the data.  All tensors of a chain state have the chains as leading axis.
+brings the data.  Tensors of a chain state have the chains as leading axis, but for bounds of them.
 """
 
 import time
@@ -146,9 +146,10 @@ class ProgramKernel(MCMCKernel):
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Check the data and the program, and start one chain."""
         del warmup_steps  # nothing is adapted
+        given, self._handed = self._handed, None  # of this run alone, be it refused
         handed: Any = None
-        if self._handed is not None:
-            handed = {name: value.unsqueeze(0) for name, value in self._handed.items()}
+        if given is not None:
+            handed = {name: value.unsqueeze(0) for name, value in given.items()}
             handed = HandOver(handed, self._origin) if self._origin else handed
         self._state = self.init(1, handed, args, kwargs)
         self._infos = []

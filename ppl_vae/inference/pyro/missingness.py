@@ -45,7 +45,7 @@ def check_missingness(program: Program, missingness: Callable[..., Any]) -> None
 
     Raises:
         TypeError: it is no function, or has no parameter `mask`.
-        ValueError: no site, one that is not observed, or one without one value a row.
+        ValueError: it fails; no site, one that is not observed, or one without one value a row.
     """
     if not callable(missingness):
         raise TypeError(
@@ -53,16 +53,16 @@ def check_missingness(program: Program, missingness: Callable[..., Any]) -> None
         )
     if not accepts_mask(missingness):
         raise TypeError("missingness must have a parameter `mask`, which it observes.")
-    sites = program.trace_other(missingness, program.x_obs)
+    sites = _run(program, missingness)
     if not sites:
         raise ValueError(
             "The missingness model samples nothing: let it observe the mask, "
-            "`sample('mask', ..., obs=mask)`."
+            "`sample('mask', ..., obs=1.0 * mask)`."
         )
     for name, site in sites.items():
         if not site["is_observed"]:
             raise ValueError(
-                f"Site {name!r} of the missingness model is not observed: give it `obs=mask`."
+                f"Site {name!r} of the missingness model is not observed: give it `obs=1.0 * mask`."
             )
         rows = (len(program.x_obs),)
         if site["fn"].batch_shape != rows:
@@ -70,6 +70,22 @@ def check_missingness(program: Program, missingness: Callable[..., Any]) -> None
                 f"Site {name!r} of the missingness model must have one density a row, batch shape "
                 f"{rows}, got {site['fn'].batch_shape}: use a plate over rows and `.to_event`."
             )
+
+
+def _run(program: Program, missingness: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    """Run the missingness model and score it once, at the rows with zeros where they are missing."""
+    try:
+        sites = program.trace_other(missingness, program.x_obs)
+        for site in sites.values():
+            site["fn"].log_prob(site["value"])
+    except Exception as error:
+        remedy = ": write `obs=1.0 * mask`, for torch's Bernoulli takes no bools"
+        raise ValueError(
+            "The missingness model could not be run as `missingness(x, mask=mask)`, both of shape "
+            f"{tuple(program.x_obs.shape)}{remedy if 'bool' in str(error) else ''}. "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return sites
 
 
 def logistic_missingness(mechanism: Logistic) -> Callable[..., None]:

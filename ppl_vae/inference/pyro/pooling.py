@@ -70,11 +70,13 @@ def pool(
         >>> pool(mcmc, 20)["posterior"]["z"].shape
         (1, 20, 3, 4)
     """
-    kernel = mcmc.kernel
+    kernel = getattr(mcmc, "kernel", mcmc)
     if not isinstance(kernel, LAIRKernel):
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
     if not isinstance(num_samples, int | np.integer) or num_samples < 1:
         raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
+    if getattr(mcmc, "_samples", None) is None:
+        raise ValueError("There are no draws yet: call `run` first.")
     info = info_of(mcmc)
     if not info:
         raise ValueError("Nothing is missing, so there are no proposals to resample.")

@@ -22,7 +22,7 @@ from ppl_vae.inference.pyro.kernel_state import (
 from ppl_vae.inference.pyro.mcmc import ProgramKernel, info_of, stack_info
 from ppl_vae.inference.pyro.program import Program
 from ppl_vae.inference.pyro.rows import map_tensors
-from ppl_vae.inference.pyro.starting import HandOver, origin_of
+from ppl_vae.inference.pyro.starting import HandOver, check_handed, origin_of
 
 __all__ = ["MCMC"]
 
@@ -131,11 +131,10 @@ class MCMC(HostMCMC):
         """Run all chains; `init_params` start those of this run, each with chains as leading axis.
 
         After `mcmc.post_warmup_state = mcmc.last_state` vectorized chains go on where they stopped,
-        without warm-up, as if it had not stopped. When interrupted, the draws made so far are kept.
+        without warm-up, as if they had not stopped. Interrupted, they keep the draws made so far.
         """
         start = self._init_params if init_params is None else init_params
-        if start is not None:
-            self._validate_initial_params(start)
+        check_handed(start, self.num_chains)
         if self.chain_method != "vectorized":
             return self._run_by_host(start, args, kwargs)
         self._args, self._kwargs = args, kwargs

@@ -22,6 +22,12 @@ def check_data_site(program: Program, sites: dict[str, Any]) -> None:
 
 def check_same_latents(program: Program, model_sites: dict, guide_sites: dict) -> None:
     """Refuse a guide that samples other latent sites than the model."""
+    observed = sorted(name for name, site in guide_sites.items() if site["is_observed"])
+    if observed:
+        raise ValueError(
+            f"Sites {observed} of the guide are observed, or factors: a guide draws latents and "
+            "weighs nothing. Move them into the model."
+        )
     in_model = {name for name, site in model_sites.items() if not site["is_observed"]}
     in_guide = {name for name, site in guide_sites.items() if not site["is_observed"]}
     if in_model - in_guide:

@@ -1,12 +1,15 @@
 """Where chains start: at the model's own prior predictive, or where another kernel stopped."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ppl_vae.inference.pyro.program import Latents, Program
-from ppl_vae.inference.pyro.rows import select_rows
+from ppl_vae.inference.pyro.rows import as_tensor, select_rows
 
-__all__ = ["HandOver", "origin_of", "starting_values", "within_prior"]
+__all__ = ["HandOver", "check_handed", "origin_of", "starting_values", "within_prior"]
 
 
 class HandOver(dict[str, Tensor]):
@@ -28,6 +31,33 @@ def origin_of(init_params: dict[str, Tensor] | None) -> str:
     return getattr(init_params, "origin", "init_params")
 
 
+def check_handed(handed: Any, num_chains: int) -> None:
+    """Raise unless `init_params` are values by site, chains first.
+
+    Raises:
+        TypeError: no dict of arrays.
+        ValueError: values of another number of chains.
+    """
+    if handed is None:
+        return
+    if not isinstance(handed, Mapping):
+        made = "`.hand_over()` of it" if hasattr(handed, "hand_over") else "a dict"
+        raise TypeError(
+            "init_params must hold values by site, as another run's `last_state.hand_over()`, got "
+            f"{type(handed).__name__}: give {made}."
+        )
+    for name, value in handed.items():
+        if not hasattr(value, "shape"):
+            raise TypeError(
+                f"init_params[{name!r}] must be an array, chains first, got {type(value).__name__}."
+            )
+        if tuple(value.shape[:1]) != (num_chains,):
+            raise ValueError(
+                f"init_params[{name!r}] must have the {num_chains} chains as its first axis; it "
+                f"has shape {tuple(value.shape)}."
+            )
+
+
 def starting_values(
     program: Program, num_chains: int, num_particles: int | None, handed: dict[str, Tensor] | None
 ) -> tuple[Tensor, Latents | None]:
@@ -42,23 +72,24 @@ def starting_values(
 
     Raises:
         ValueError: names of no site, values of another shape than the data's, or a missing entry
-            that is NaN or infinite.
+            or a latent that is NaN or infinite.
     """
     lead = (num_chains,) if num_particles is None else (num_chains, num_particles)
     z = program.propose_from_prior(lead)
     x = program.impute(program.decode(z)[-1])
-    shapes = {program.site: x.shape[len(lead) :]}
-    shapes.update({name: value.shape[len(lead) :] for name, value in z.items()})
     if not handed:
         return x, None
-    _check_names(handed, shapes)
-    fitted = {
-        name: _fit_particles(name, torch.as_tensor(value), shapes[name], num_chains, num_particles)
-        for name, value in handed.items()
-    }
+    like = {program.site: x, **z}
+    _check_names(handed, like)
+    fitted = {}
+    for name, value in handed.items():
+        shape = like[name].shape[len(lead) :]
+        fitted[name] = _fit_particles(name, as_tensor(value), shape, num_chains, num_particles)
+        fitted[name] = fitted[name].to(like[name])
     if program.site in fitted:
-        x = torch.where(program.mask, program.x_obs, fitted.pop(program.site).to(x))
-        _refuse_undefined(program, x, len(lead))
+        x = torch.where(program.mask, program.x_obs, fitted.pop(program.site))
+    for name, value in {program.site: x, **fitted}.items():
+        _refuse_undefined(name, value, len(lead))
     return x, fitted if z.keys() <= fitted.keys() else None
 
 
@@ -72,22 +103,22 @@ def within_prior(program: Program, z: Latents) -> Latents:
     return select_rows(log_prior == -torch.inf, z_prior, z)
 
 
-def _refuse_undefined(program: Program, x: Tensor, num_axes: int) -> None:
-    bad = (~x.isfinite()).nonzero()
+def _refuse_undefined(name: str, value: Tensor, num_axes: int) -> None:
+    bad = (~value.isfinite()).nonzero()
     if len(bad):
         index = tuple(bad[0].tolist())
         raise ValueError(
-            f"init_params[{program.site!r}] is {x[index]} at chain {index[0]}, row "
-            f"{index[num_axes]}, where an entry is missing: start from finite values, for example "
-            "another run's `last_state.hand_over()`."
+            f"init_params[{name!r}] is {value[index]} at chain {index[0]}, row {index[num_axes]}, "
+            "which is not observed: start from finite values, for example another run's "
+            "`last_state.hand_over()`."
         )
 
 
-def _check_names(handed: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:
-    unknown = sorted(set(handed) - set(shapes))
+def _check_names(handed: dict[str, Tensor], sites: Collection[str]) -> None:
+    unknown = sorted(set(handed) - set(sites))
     if unknown:
         raise ValueError(
-            f"init_params has unknown sites {unknown}; expected some of {sorted(shapes)}, for "
+            f"init_params has unknown sites {unknown}; expected some of {sorted(sites)}, for "
             "example another run's `last_state.hand_over()`."
         )
 
