@@ -32,8 +32,8 @@ def latent_dims(
     for site, draws in latents.items():
         if site in event_dims:
             raise ValueError(
-                f"An axis of the data {data_site!r} can't have the name of the latent site {site!r}: "
-                f"name the axes of a row anew, `dims={{{data_site!r}: [...]}}`."
+                f"An axis of the data {data_site!r} can't have the name of the latent site "
+                f"{site!r}: name the axes of a row anew, `dims={{{data_site!r}: [...]}}`."
             )
         if site in (*TAKEN, f"{data_site}_missing"):
             raise ValueError(

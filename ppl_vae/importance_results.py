@@ -3,6 +3,7 @@
 Shapes: S particles, T draws, B rows.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,14 @@ def tabulate(
         stats: statistics of each draw, (T, B).
         completed: rows with their missing entries drawn, (T, B, *event), if any are missing.
     """
+    weightless = np.isneginf(used).all(0)
+    if weightless.any():
+        warnings.warn(
+            f"{weightless.sum()} rows have no particle with a weight above zero, the first is row "
+            f"{weightless.argmax()} of its block: there is nothing to draw from, and their latents "
+            "are NaN. Does the guide reach the prior's support?",
+            stacklevel=5,
+        )
     of_weights = summarise_weights(log_weights, [len(log_weights)])
     table = of_weights.isel(num_particles=0, drop=True)
     variables: dict[str, Any] = {f"estimates/{name}": table[name] for name in table.data_vars}
@@ -58,6 +67,8 @@ def tabulate(
         for moment, number in zip(("mean", "sd"), self_normalised(used, value), strict=True):
             variables[f"estimates/{name}_{moment}"] = _of_row(name, number)
     for name, value in draws.items():
+        if weightless.any():
+            value = np.where(weightless.reshape(-1, *[1] * (value.ndim - 2)), np.nan, value)
         variables[f"posterior/{name}"] = _of_draw(name, value)
     for name, value in stats.items():
         variables[f"sample_stats/{name}"] = _of_draw(name, value)

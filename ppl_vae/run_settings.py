@@ -110,11 +110,25 @@ def describe(value: Any) -> str:
 
 
 def _program(program: Any) -> str:
-    """Its architecture, or the names of a pair's functions."""
+    """Its architecture, or a pair's functions by name, with the numbers and texts in them."""
     if hasattr(program, "architecture"):
         return f"{type(program).__name__} {describe(program.architecture())}"
     pair = program if isinstance(program, tuple) else (program,)
-    return ", ".join(getattr(fn, "__qualname__", type(fn).__qualname__) for fn in pair)
+    return ", ".join(map(_plain_words, pair))
+
+
+def _plain_words(value: Any) -> str:
+    """Describe a function without what it was given that training may change: nets, arrays."""
+    if not isinstance(value, FunctionType):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    told = {
+        name: _plain_words(part) if isinstance(part, FunctionType) else repr(part)
+        for name, part in _held_by(value).items()
+        if isinstance(part, bool | int | float | str | FunctionType) and part is not value
+    }
+    constants = [part for part in _constants(value.__code__, value.__doc__)]
+    parts = (f"{name}={told[name]}" for name in sorted(told))
+    return f"{value.__qualname__}({', '.join((*parts, f'code={constants}'))})"
 
 
 def _fingerprints(data: Any) -> Iterator[str]:
@@ -178,11 +192,7 @@ def _partial(value: partial, holders: tuple[int, ...]) -> str:
 
 
 def _function(value: FunctionType, holders: tuple[int, ...]) -> str:
-    held = {
-        name: cell.cell_contents
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        if _is_filled(cell)
-    }
+    held = _held_by(value)
     own: dict[str, Any] = {
         "code": list(_constants(value.__code__, value.__doc__)),
         "defaults": value.__defaults__,
@@ -190,6 +200,15 @@ def _function(value: FunctionType, holders: tuple[int, ...]) -> str:
     }
     told = {**held, **{name: part for name, part in own.items() if part}}
     return _call(value.__qualname__, told, holders)
+
+
+def _held_by(fn: FunctionType) -> dict[str, Any]:
+    """What a function's closure holds, by name."""
+    return {
+        name: cell.cell_contents
+        for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
+        if _is_filled(cell)
+    }
 
 
 def _constants(code: CodeType, doc: str | None) -> Iterator[Any]:

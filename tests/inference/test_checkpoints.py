@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+from host_words import words
 from small_training import MASK, X, losses, small_vae, train, weights
 
 from ppl_vae.presets import PRESETS
@@ -181,3 +182,28 @@ def _key(backend):
     from jax import random
 
     return (random.key(0),)
+
+
+def noisy(backend, noise):
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0 * x[:, 0], 1.0))
+            ppl.sample("x", ppl.dist.Normal(z[:, None] + 0.0 * x, noise).to_event(1), obs=x)
+
+    def guide(x):
+        loc = ppl.param("loc", 0.0 * x[0, 0])
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Normal(loc + 0.0 * x[:, 0], 1.0))
+
+    return model, guide
+
+
+def test_a_checkpoint_of_a_program_with_other_numbers(backend, tmp_path):
+    """Programs that are written alike, with another number in their closures."""
+    x, options = np.ones((8, 2), "float32"), {"checkpoint": tmp_path / "run.npz"}
+    backend.fit(noisy(backend, 0.1), x, num_steps=2, **options)
+    with pytest.raises(ValueError, match=r"another run: program was .*noise=0\.1.*noise=10\.0"):
+        backend.fit(noisy(backend, 10.0), x, num_steps=4, **options)
+    backend.fit(noisy(backend, 0.1), x, num_steps=4, **options)

@@ -6,6 +6,7 @@ z ~ HalfNormal(1), x ~ N(0, z) of two entries; the guide is N(loc, 0.7), a fifth
 import numpy as np
 import pytest
 from host_words import clear_parameters, words
+from kernel_parts import seeded
 from objective_runs import losses
 from scipy import stats
 
@@ -76,3 +77,21 @@ def test_a_population_without_any_weight_says_so(backend):
     assert np.isfinite(backend.draws(mcmc)["x"]).all()
     share = info["diverging"].mean()
     assert abs(share - OUTSIDE) < 4 * (OUTSIDE * (1 - OUTSIDE) / z.size) ** 0.5
+
+
+def test_rows_without_any_weight_have_no_draws(backend):
+    """A guide far below the prior's support."""
+    ppl = words(backend)
+    model, _ = pair_of(ppl)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Normal(0 * x[:, 0] - 100.0, 0.1))
+
+    with pytest.warns(UserWarning, match="3 rows have no particle with a weight above zero"):
+        found = seeded(
+            backend, backend.api.importance_posterior, 0, model, guide, backend.array(X),
+            num_particles=30, num_samples=5, progress_bar=False,
+        )  # fmt: skip
+    assert np.isnan(found["posterior"]["z"]).all()
+    assert np.isneginf(found["estimates"]["log_likelihood"][:2]).all()  # the last shows nothing

@@ -1,5 +1,6 @@
 """What training asks of a program, and subsampled plates: in the objectives, `fit` and SVI."""
 
+import importlib
 import warnings
 
 import numpy as np
@@ -249,3 +250,29 @@ def test_a_new_guide_is_looked_at_even_at_an_old_address(backend):
         loss_of(backend, objective, (model, guide_with("z")), x)
         with pytest.raises(ValueError, match="'extra'"):
             loss_of(backend, objective, (model, guide_with("z", "extra")), x)
+
+
+@pytest.mark.parametrize("name", ["ELBO", "IWAE"])
+def test_the_hosts_subsample_statement(backend, name):
+    """All rows are given, and `subsample` takes what `x[index]` takes: the very same loss."""
+    ppl, host = words(backend), importlib.import_module(backend.name)
+    indexed = programs(backend, lambda ppl, x: ppl.plate("rows", N, subsample_size=S))
+    w = real(backend, W)
+    precision = 1 + (W**2).sum() / NOISE**2
+
+    def model(x):
+        with ppl.plate("rows", N, subsample_size=S):
+            x = host.subsample(x, event_dim=1)
+            z = ppl.sample("z", ppl.dist.Normal(0 * x[:, 0], 1.0))
+            ppl.sample("x", ppl.dist.Normal(z[:, None] * w, NOISE).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", N, subsample_size=S):
+            x = host.subsample(x, event_dim=1)
+            loc = (x * w).sum(-1) / NOISE**2 / precision
+            ppl.sample("z", ppl.dist.Normal(loc, precision**-0.5))
+
+    objective = getattr(backend.api, name)(num_particles=3)
+    for rows in (MANY, MANY[:S]):
+        losses = [loss_of(backend, objective, pair, rows) for pair in (indexed, (model, guide))]
+        np.testing.assert_allclose(losses[1], losses[0], 1e-6)

@@ -71,7 +71,7 @@ def check_missingness(key: Array, program: Program, missingness: Callable[..., A
 
 
 def _run(key: Array, program: Program, missingness: Callable[..., Any]) -> dict[str, Any]:
-    """Run the missingness model and score it once, at the rows with zeros where they are missing."""
+    """Run and score the missingness model at the rows with zeros where they are missing."""
     try:
         sites = program.trace_other(missingness, program.x_obs, key=key)
         for site in sites.values():

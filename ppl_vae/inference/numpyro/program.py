@@ -146,9 +146,23 @@ class Program:
 class _FirstRows(Messenger):
     """Lets a plate that runs over a part of the rows take the first ones: x holds no others."""
 
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        super().__init__(fn)
+        self.sizes: set[int] = set()  # of such parts
+
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "plate" and msg["value"] is None:
-            msg["value"] = jnp.arange(msg["args"][1])
+            size, part = msg["args"]
+            msg["value"] = jnp.arange(part)
+            if part not in (None, size):
+                self.sizes.add(part)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        event_dim = msg.get("kwargs", {}).get("event_dim")
+        if msg["type"] == "subsample" and event_dim is not None:
+            rows = jnp.shape(msg["value"])[: -event_dim or None]
+            if rows and rows[-1] in self.sizes:  # x is such a part already
+                msg["kwargs"]["event_dim"] = None
 
 
 def split_sites(sites: dict) -> tuple[dict, dict]:

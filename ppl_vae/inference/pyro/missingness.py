@@ -73,7 +73,7 @@ def check_missingness(program: Program, missingness: Callable[..., Any]) -> None
 
 
 def _run(program: Program, missingness: Callable[..., Any]) -> dict[str, dict[str, Any]]:
-    """Run the missingness model and score it once, at the rows with zeros where they are missing."""
+    """Run and score the missingness model at the rows with zeros where they are missing."""
     try:
         sites = program.trace_other(missingness, program.x_obs)
         for site in sites.values():

@@ -33,14 +33,24 @@ class Recorder(Messenger):
         self.values = values
         self.until = until
         self.sites: dict[str, dict[str, Any]] = {}
+        self.sizes: set[int] = set()  # of plates over a part of the rows
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             msg["value"] = torch.arange(self._length(msg), device=msg["fn"].device)
             msg["done"] = True
+            if msg["fn"].subsample_size not in (None, msg["fn"].size):
+                self.sizes.add(msg["fn"].subsample_size)
         elif msg["name"] in self.values:
             msg["value"] = self.values[msg["name"]]
             msg["done"] = True
+
+    def _pyro_post_subsample(self, msg: Any) -> None:
+        event_dim = msg["kwargs"].get("event_dim")
+        if event_dim is not None:
+            rows = msg["value"].shape[: -event_dim or None]
+            if rows and rows[-1] in self.sizes:  # x is such a part already
+                msg["kwargs"]["event_dim"] = None
 
     def _length(self, msg: Any) -> int:
         if msg["fn"].subsample_size is not None:
