@@ -68,6 +68,8 @@ IN_PYRO_FIRST = {
     "test_the_weight_of_the_divergence_changes_the_objective", "test_warm_start",
     "test_what_is_kept_and_refused", "test_what_is_stored_does_not_change_the_draws",
     "test_zero_density_of_missing_values_does_not_matter",
+    "test_training_goes_on_where_particles_have_no_weight",
+    "test_what_the_model_masks_is_not_trained_on", "test_counts_stay_counts",
 }  # fmt: skip
 
 
