@@ -126,9 +126,9 @@ def _plain_words(value: Any) -> str:
         for name, part in _held_by(value).items()
         if isinstance(part, bool | int | float | str | FunctionType) and part is not value
     }
-    constants = [part for part in _constants(value.__code__, value.__doc__)]
+    code = repr(list(_constants(value.__code__, value.__doc__))).encode()
     parts = (f"{name}={told[name]}" for name in sorted(told))
-    return f"{value.__qualname__}({', '.join((*parts, f'code={constants}'))})"
+    return f"{value.__qualname__}({', '.join((*parts, f'code {zlib.crc32(code):08x}'))})"
 
 
 def _fingerprints(data: Any) -> Iterator[str]:
