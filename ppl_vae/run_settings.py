@@ -126,7 +126,7 @@ def _plain_words(value: Any) -> str:
         for name, part in _held_by(value).items()
         if isinstance(part, bool | int | float | str | FunctionType) and part is not value
     }
-    code = repr(list(_constants(value.__code__, value.__doc__))).encode()
+    code = _words(tuple(_constants(value.__code__, value.__doc__)), ()).encode()
     parts = (f"{name}={told[name]}" for name in sorted(told))
     return f"{value.__qualname__}({', '.join((*parts, f'code {zlib.crc32(code):08x}'))})"
 
