@@ -189,7 +189,7 @@ def test_starts_of_other_chains_are_refused_with_the_shape(method):
         MWGKernel(model, guide), 2, num_warmup=0, num_chains=2, chain_method=method,
         disable_progbar=True,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"the 2 chains as its first axis; it has shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"first axis, of length 2; it has shape \(3, 2\)"):
         mcmc.run(X, init_params={"x": torch.zeros(3, 2)})
 
 
