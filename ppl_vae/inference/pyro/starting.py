@@ -53,8 +53,8 @@ def check_handed(handed: Any, num_chains: int) -> None:
             )
         if tuple(value.shape[:1]) != (num_chains,):
             raise ValueError(
-                f"init_params[{name!r}] must have the chains as first axis, of length {num_chains}; "
-                f"it has shape {tuple(value.shape)}."
+                f"init_params[{name!r}] must have the chains as first axis, of length "
+                f"{num_chains}; it has shape {tuple(value.shape)}."
             )
 
 
