@@ -255,7 +255,9 @@ def test_a_start_of_other_chains_is_refused(in_turn, chain_method):
     for num_chains in (1, 2):
         options = {"num_chains": num_chains, "chain_method": chain_method}
         for given in ({"init_params": warm}, {"initial_params": warm}):
-            with pytest.raises(ValueError, match="the chains as first axis, of length [12]; it has"):
+            with pytest.raises(
+                ValueError, match=r"the chains as first axis, of length [12]; it has"
+            ):
                 chains(MWGKernel, **options, **given)
 
 

@@ -103,6 +103,7 @@ class MCMC(HostMCMC):
         self.chain_method = chain_method
         self.jit_compile = jit_compile
         self._init_params = host_options.pop("initial_params", None)
+        check_handed(self._init_params, num_chains)
         chains_of_host = num_chains if chain_method == "parallel" else 1
         super().__init__(
             kernel,
