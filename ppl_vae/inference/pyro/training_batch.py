@@ -34,7 +34,8 @@ class Batch(NamedTuple):
 def take_batch(program: Program) -> tuple[Program, float]:
     """Return the program of the rows that its plates run over, and how much each row counts.
 
-    The program is looked at once for each guide, number of rows, and arguments that are numbers.
+    The program is looked at once for each guide and number of rows, and again where an argument
+    that is no array has changed.
 
     Raises:
         ValueError: sites without one value a row; latent sites that differ between model and guide;
@@ -42,12 +43,14 @@ def take_batch(program: Program) -> tuple[Program, float]:
     """
     num_rows = len(program.x_obs)
     known = findings(program.model).batches
-    key = (identity(program.guide), num_rows, _plain((program.args, program.kwargs)))
+    key = (identity(program.guide), num_rows)
+    plain = _plain((program.args, program.kwargs))
     of_guide = findings(program.guide)  # new ones tell a new guide from one that had its identity
-    if key not in known or known[key][0] is not of_guide:
+    seen = known.get(key)
+    if seen is None or seen[0] is not of_guide or seen[1] != plain:
         with torch.random.fork_rng(), torch.no_grad():
-            known[key] = of_guide, _examine(program)
-    size, scale = known[key][1]
+            seen = known[key] = of_guide, plain, _examine(program)
+    size, scale = seen[2]
     if size < num_rows:
         program = _cut(program, torch.randperm(num_rows, device=program.x_obs.device)[:size])
     return program, scale
