@@ -6,6 +6,7 @@ import arviz
 import numpy as np
 import pytest
 import xarray as xr
+from host_words import bernoulli_pair, words
 
 from ppl_vae.diagnostics import summary
 from ppl_vae.inference_data import Run, completed, make_inference_data, to_inference_data
@@ -148,6 +149,16 @@ def test_labels_of_latents_and_draws(runs):
 def test_labels_that_fit_nothing_are_refused(runs, labels, complaint):
     with pytest.raises(ValueError, match=complaint):
         to_inference_data(runs("MWGKernel"), **labels)
+
+
+def test_runs_of_one_kernel_know_their_own_seeds(backend):
+    kernel = backend.api.MWGKernel(*bernoulli_pair(words(backend)))
+    runs = [backend.run(kernel, backend.array(X), seed=seed, num_samples=2) for seed in (1, 2)]
+    seeds = [to_inference_data(run)["posterior"].attrs["seed"] for run in runs]
+    assert seeds[0] != seeds[1]
+    assert seeds[1] == to_inference_data(runs[1])["posterior"].attrs["seed"]
+    if backend.name == "pyro":
+        assert seeds == ["1", "2"]
 
 
 def make_run(x_shape, site="x"):

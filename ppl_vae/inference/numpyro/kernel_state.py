@@ -15,7 +15,7 @@ __all__ = ["Complete", "KernelState"]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["chain", "info", "rng_key", "num_steps"],
+    data_fields=["chain", "info", "rng_key", "num_steps", "seed"],
     meta_fields=["site", "kernel", "start"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class KernelState:
     info: Any  # the method's sample statistics of the last step
     rng_key: Array
     num_steps: Array  # iterations since the start
+    seed: Array  # data of the key that it began with
     site: str
     kernel: str
     start: str  # where the chain began

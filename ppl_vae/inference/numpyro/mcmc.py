@@ -66,7 +66,7 @@ class ProgramKernel(MCMCKernel):
         self.guide = guide
         self.site = site
         self.params = dict(params or {})
-        self._begin: dict[str, Any] = {}
+        self._started = time.perf_counter()
 
     # --- what a method defines --------------------------------------------------------------
 
@@ -110,14 +110,14 @@ class ProgramKernel(MCMCKernel):
             start, init_params = init_params.origin, init_params.values
         check_handed(init_params)
         names = (self.site, type(self).__name__, start)
-        self._begin = {"seed": _key_values(rng_key), "started": time.perf_counter()}
+        self._started = time.perf_counter()
         program = self.bind(model_args, model_kwargs)
         refuse_undefined(program, init_params, has_chains=not is_prng_key(rng_key))
         if nothing_missing:
             chain = Complete(program.x_obs)
             if not is_prng_key(rng_key):
                 chain = jax.tree.map(lambda a: jnp.stack([a] * len(rng_key)), chain)
-            return KernelState(chain, (), rng_key, jnp.zeros(()), *names)
+            return KernelState(chain, (), rng_key, jnp.zeros(()), random.key_data(rng_key), *names)
 
         def init_chain(key: Array, params: dict[str, Array] | None) -> KernelState:
             key_start, key_x, key_next = random.split(key, 3)
@@ -125,7 +125,8 @@ class ProgramKernel(MCMCKernel):
             chain = self.start(key_start, program, x, z)
             _, info = jax.eval_shape(lambda key, c: self.step(key, program, c), key_next, chain)
             info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), info)
-            return KernelState(chain, info, key_next, jnp.zeros((), jnp.int32), *names)
+            seed = random.key_data(key)
+            return KernelState(chain, info, key_next, jnp.zeros((), jnp.int32), seed, *names)
 
         return jax.jit(_over_chains(init_chain, rng_key))(rng_key, init_params)
 
@@ -188,7 +189,6 @@ class ProgramKernel(MCMCKernel):
         stats = info._asdict() if info else {}
         x, args, mask, kwargs = take_data(mcmc._args, mcmc._kwargs)
         x_obs, mask = split_data(x, mask)
-        wall_time = time.perf_counter() - self._begin.get("started", time.perf_counter())
         return Run(
             site=self.site,
             x=np.asarray(x_obs),
@@ -203,8 +203,8 @@ class ProgramKernel(MCMCKernel):
                 "start": mcmc.last_state.start,
                 "num_warmup": mcmc.num_warmup,
                 "thinning": mcmc.thinning,
-                "seed": self._begin.get("seed", "unknown"),
-                "wall_time": wall_time,
+                "seed": str(np.asarray(mcmc.last_state.seed).tolist()),
+                "wall_time": time.perf_counter() - self._started,
             },
         )
 
@@ -254,13 +254,6 @@ def take_data(
     kwargs = dict(kwargs or {})
     mask = kwargs.pop("mask", None)
     return args[0], args[1:], mask, kwargs
-
-
-def _key_values(rng_key: Array) -> str:
-    """The key as text, for the record; a key under a transformation has no value yet."""
-    if isinstance(rng_key, jax.core.Tracer):
-        return "unknown"
-    return str(np.asarray(random.key_data(rng_key)).tolist())
 
 
 def _over_chains(fn: Callable[..., Any], rng_key: Array) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ class KernelState:
     info: Any  # the method's sample statistics of the last step
     rng_state: Tensor  # state of torch's generator on the data's device after the step
     num_steps: int  # iterations since the start
+    seed: int  # of the generator, as the chains began
     site: str
     kernel: str
     start: str  # where the chains began

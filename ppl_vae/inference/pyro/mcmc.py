@@ -102,9 +102,8 @@ class ProgramKernel(MCMCKernel):
         """Check the data and the program, and start every chain."""
         nothing_missing = self._check(args, kwargs)
         start = origin_of(init_params)
-        self._begin = {
-            "seed": torch.initial_seed(), "start": start, "started": time.perf_counter()
-        }  # fmt: skip
+        seed = torch.initial_seed()
+        self._begin = {"seed": seed, "start": start, "started": time.perf_counter()}
         self._program = program = self.bind(args, kwargs)
         step = partial(self.step, program)
         self._step = Compiled(step) if jit_compile else step
@@ -115,7 +114,7 @@ class ProgramKernel(MCMCKernel):
             x, z = self.starting_values(program, num_chains, init_params)
             chain = self.start(program, x, z)
         names = (self.site, type(self).__name__, start)
-        return KernelState(chain, (), random_state(x.device), 0, *names)
+        return KernelState(chain, (), random_state(x.device), 0, seed, *names)
 
     @torch.no_grad()
     def refresh(self, state: KernelState) -> KernelState:
@@ -209,6 +208,7 @@ class ProgramKernel(MCMCKernel):
         x_obs, mask = split_data(x, mask)
         last_state = getattr(mcmc, "last_state", None)  # pyro.infer.MCMC has none
         start = last_state.start if last_state else self._begin.get("start", "unknown")
+        seed = last_state.seed if last_state else self._begin.get("seed", "unknown")
         seconds = time.perf_counter() - self._begin.get("started", time.perf_counter())
         return Run(
             site=self.site,
@@ -227,7 +227,7 @@ class ProgramKernel(MCMCKernel):
                 "start": start,
                 "num_warmup": mcmc.warmup_steps,
                 "thinning": 1,
-                "seed": str(self._begin.get("seed", "unknown")),
+                "seed": str(seed),
                 "wall_time": getattr(mcmc, "wall_time", None) or seconds,
             },
         )

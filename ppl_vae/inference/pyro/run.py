@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyro
+import torch
 from pyro.infer.mcmc.api import MCMC as HostMCMC
 from pyro.infer.mcmc.api import _UnarySampler
 from pyro.infer.mcmc.util import select_samples
@@ -249,7 +250,8 @@ def _last_draws(
     z = {name: value[:, -1] for name, value in draws.items()}
     x = z.pop(kernel.site)
     names = (kernel.site, type(kernel).__name__, origin_of(start))
-    return KernelState(LastDraws(x, z), (), random_state(x.device), num_steps, *names)
+    rng_state, seed = random_state(x.device), kernel._begin.get("seed", torch.initial_seed())
+    return KernelState(LastDraws(x, z), (), rng_state, num_steps, seed, *names)
 
 
 def _check_count(name: str, number: Any, least: int) -> None:
