@@ -205,9 +205,9 @@ def test_zero_density_of_missing_values_does_not_matter(backend, name):
 
 @each_kernel
 def test_stored_latents_belong_to_the_stored_imputations(backend, name):
-    """To one rounding, which XLA may spare; another draw is as close in one of a million cases."""
+    """To rounding, for XLA may compute z twice; another draw is as close in one of 10,000 cases."""
     draws = backend.draws(spike_run(backend, name))
-    np.testing.assert_allclose(draws["x"][..., 1], Spike.factor * draws["z"], rtol=2e-7)
+    np.testing.assert_allclose(draws["x"][..., 1], Spike.factor * draws["z"], rtol=1e-4)
 
 
 def test_history_never_holds_an_imputation_of_the_current_latents(backend):
