@@ -200,7 +200,7 @@ class ACMWGKernel(ProgramKernel):
         return ACMWGState(program.impute(current.likelihood), current, history)
 
     def step(self, program: Program, state: ACMWGState) -> tuple[ACMWGState, ACMWGInfo]:
-        """Advance one chain by one iteration."""
+        """Advance the chains by one iteration."""
         return step(program, state, prior_probability=self.prior_probability)
 
     def move_latents(self, program: Program, state: ACMWGState) -> tuple[Decoded, ACMWGInfo]:

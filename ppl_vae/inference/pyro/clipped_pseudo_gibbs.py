@@ -155,5 +155,5 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
     def step(
         self, program: Program, state: ClippedPseudoGibbsState
     ) -> tuple[ClippedPseudoGibbsState, ClippedPseudoGibbsInfo]:
-        """Advance one chain by one iteration."""
+        """Advance the chains by one iteration."""
         return step(program, state)

@@ -128,7 +128,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         return HistoricalLAIRState(x, z, start_history(x[:, :1], self.history_size, binary=False))
 
     def step(self, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
-        """Advance one population by one iteration."""
+        """Advance the populations by one iteration."""
         return step(
             program, state, num_past=self.num_past, num_prior=self.num_prior, pick=self.pick
         )

@@ -219,7 +219,7 @@ class HMCRefreshKernel(ProgramKernel):
         return self.kernel.start(program, x, z)
 
     def step(self, program: Program, state: Any) -> tuple[Any, MWGRefreshInfo | ACMWGRefreshInfo]:
-        """Advance one chain by one iteration."""
+        """Advance the chains by one iteration."""
         current, info = self.kernel.move_latents(program, state)
         current, rate, diverging = refresh(
             program, current, step_size=self.step_size, num_steps=self.num_steps

@@ -41,7 +41,7 @@ class LAIRInfo(NamedTuple):
     """Sample statistics of one step, per row."""
 
     lp: Tensor  # log p(x_o, z) of each particle, (C, K, B)
-    log_weight: Tensor  # of each proposal, (P, B); their mean weight estimates p(x_o)
+    log_weight: Tensor  # of each proposal, (C, P, B); their mean weight estimates p(x_o)
     ess_weights: Tensor  # effective number of the P proposals, (C, B)
     diverging: Tensor  # no proposal has a finite weight, bool, (C, B)
     proposals: Latents  # each (C, P, B, ...), kept for the pooled resampling
@@ -209,7 +209,7 @@ class LAIRKernel(ProgramKernel):
         return LAIRState(x, z)
 
     def step(self, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
-        """Advance one population by one iteration."""
+        """Advance the populations by one iteration."""
         return step(
             program,
             state,

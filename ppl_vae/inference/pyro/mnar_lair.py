@@ -113,5 +113,5 @@ class MNARLAIRKernel(LAIRKernel):
         check_missingness(program, self.missingness)
 
     def step(self, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
-        """Advance one population by one iteration."""
+        """Advance the populations by one iteration."""
         return step(program, state, self.missingness, num_prior=self.num_prior)

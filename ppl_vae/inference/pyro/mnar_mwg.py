@@ -137,7 +137,7 @@ class MNARMWGKernel(ProgramKernel):
         return MNARMWGState(x, current, log_missingness(program, self.missingness, x))
 
     def step(self, program: Program, state: MNARMWGState) -> tuple[MNARMWGState, MNARMWGInfo]:
-        """Advance one chain by one iteration."""
+        """Advance the chains by one iteration."""
         return step(program, state, self.missingness)
 
     def redecode(self, program: Program, state: MNARMWGState) -> MNARMWGState:

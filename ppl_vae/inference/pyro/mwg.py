@@ -131,7 +131,7 @@ class MWGKernel(ProgramKernel):
         return MWGState(x, decode(program, within_prior(program, z)))
 
     def step(self, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
-        """Advance one chain by one iteration."""
+        """Advance the chains by one iteration."""
         return step(program, state)
 
     def move_latents(self, program: Program, state: MWGState) -> tuple[Decoded, MWGInfo]:

@@ -72,5 +72,5 @@ class PseudoGibbsKernel(ProgramKernel):
     def step(
         self, program: Program, state: PseudoGibbsState
     ) -> tuple[PseudoGibbsState, PseudoGibbsInfo]:
-        """Advance one chain by one iteration."""
+        """Advance the chains by one iteration."""
         return step(program, state)

@@ -138,7 +138,7 @@ class ScheduledLAIRKernel(LAIRKernel):
         return ScheduledLAIRState(x, z, torch.zeros(len(x), device=x.device))
 
     def step(self, program: Program, state: Any) -> tuple[Any, LAIRInfo]:
-        """Advance one population by one iteration."""
+        """Advance the populations by one iteration."""
         return step(
             program,
             state,
