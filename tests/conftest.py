@@ -70,6 +70,10 @@ IN_PYRO_FIRST = {
     "test_zero_density_of_missing_values_does_not_matter",
     "test_training_goes_on_where_particles_have_no_weight",
     "test_what_the_model_masks_is_not_trained_on", "test_counts_stay_counts",
+    "test_labels_of_some_rows_are_trained_on",
+    "test_two_runs_on_the_same_array_have_their_own_imputations",
+    "test_the_hosts_subsample_statement",
+    "test_pseudo_gibbs_stays_where_the_guide_leaves_the_prior",
 }  # fmt: skip
 
 
