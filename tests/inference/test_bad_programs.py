@@ -5,8 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from host_words import FILLED, MASK, X, bernoulli_pair, clear_parameters, run, words
-from kernel_parts import seeded
+from host_words import MASK, X, bernoulli_pair, clear_parameters, run, words
 
 
 @pytest.fixture
@@ -287,23 +286,3 @@ def test_good_programs_give_no_warning(backend, ppl):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(backend, bernoulli_pair(ppl))
-
-
-@pytest.mark.parametrize("use", ["MWGKernel", "ELBO", "log_likelihood"])
-def test_a_factor_in_a_guide_is_refused_by_name(backend, use):
-    ppl = words(backend)
-    model, _ = bernoulli_pair(ppl)
-
-    def guide(x):
-        with ppl.plate("rows", x.shape[0]):
-            z = ppl.sample("z", ppl.dist.Normal(x[:, :1], 1.0).to_event(1))
-            ppl.factor("penalty", -(z[..., 0] ** 2))
-
-    x = backend.array(FILLED)
-    call = {
-        "MWGKernel": lambda: run(backend, (model, guide)),
-        "ELBO": lambda: backend.fit((model, guide), x, num_steps=1),
-        "log_likelihood": lambda: seeded(backend, backend.api.log_likelihood, 0, model, guide, x),
-    }[use]
-    with pytest.raises(ValueError, match=r"Sites \['penalty'\] of the guide are observed, or fact"):
-        call()

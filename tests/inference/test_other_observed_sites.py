@@ -6,7 +6,7 @@ normal in closed form; log p(x_o, y) follows by quadrature.
 
 import numpy as np
 import pytest
-from host_words import words
+from host_words import FILLED, bernoulli_pair, words
 from kernel_parts import double_precision, real, seeded
 from scipy import stats
 
@@ -132,3 +132,23 @@ def host_loss(backend, loss, pair):
     if backend.name == "numpyro":
         return lambda key, x, y: loss.loss(key, {}, *pair, x, y)
     return lambda x, y: loss.loss(*pair, x, y)
+
+
+@pytest.mark.parametrize("use", ["MWGKernel", "ELBO", "log_likelihood"])
+def test_a_factor_in_a_guide_is_refused_by_name(backend, use):
+    ppl = words(backend)
+    model, _ = bernoulli_pair(ppl)
+
+    def guide(x):
+        with ppl.plate("rows", x.shape[0]):
+            z = ppl.sample("z", ppl.dist.Normal(x[:, :1], 1.0).to_event(1))
+            ppl.factor("penalty", -(z[..., 0] ** 2))
+
+    x = backend.array(FILLED)
+    call = {
+        "MWGKernel": lambda: backend.run(backend.api.MWGKernel(model, guide), x),
+        "ELBO": lambda: backend.fit((model, guide), x, num_steps=1),
+        "log_likelihood": lambda: seeded(backend, backend.api.log_likelihood, 0, model, guide, x),
+    }[use]
+    with pytest.raises(ValueError, match=r"Sites \['penalty'\] of the guide are observed, or fact"):
+        call()
