@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, random
 
 from ppl_vae.entry_bounds import check_bounds, check_holds_integers, check_shape
 from ppl_vae.inference.numpyro import pseudo_gibbs
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.pseudo_gibbs import PseudoGibbsState
+from ppl_vae.inference.numpyro.starting import within_prior
 
 __all__ = [
     "ClippedPseudoGibbsInfo",
@@ -137,7 +138,8 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
         self, key: Array, program: Program, x: Array, z: Latents | None
     ) -> ClippedPseudoGibbsState:
         """Start from completed rows, clipped."""
-        z = program.propose(key, x) if z is None else z
+        key_z, key_prior = random.split(key)
+        z = within_prior(key_prior, program, program.propose(key_z, x) if z is None else z)
         *_, likelihood = program.decode(z)
         support: Any = likelihood.support
         if self.bounds is None:

@@ -12,6 +12,7 @@ from jax import Array, random
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import select_rows
+from ppl_vae.inference.numpyro.starting import within_prior
 
 __all__ = ["PseudoGibbsInfo", "PseudoGibbsKernel", "PseudoGibbsState", "step"]
 
@@ -70,7 +71,9 @@ class PseudoGibbsKernel(ProgramKernel):
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> PseudoGibbsState:
         """Start from completed rows."""
-        return PseudoGibbsState(x, program.propose(key, x) if z is None else z)
+        key_z, key_prior = random.split(key)
+        z = program.propose(key_z, x) if z is None else z
+        return PseudoGibbsState(x, within_prior(key_prior, program, z))
 
     def step(
         self, key: Array, program: Program, state: PseudoGibbsState

@@ -16,6 +16,7 @@ from ppl_vae.inference.pyro import pseudo_gibbs
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.pseudo_gibbs import PseudoGibbsState
+from ppl_vae.inference.pyro.starting import within_prior
 
 __all__ = [
     "ClippedPseudoGibbsInfo",
@@ -135,7 +136,7 @@ class ClippedPseudoGibbsKernel(ProgramKernel):
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> ClippedPseudoGibbsState:
         """Start from completed rows, clipped."""
-        z = program.propose(x) if z is None else z
+        z = within_prior(program, program.propose(x) if z is None else z)
         *_, likelihood = program.decode(z)
         support: Any = likelihood.support
         if self.bounds is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
+from ppl_vae.inference.pyro.starting import within_prior
 
 __all__ = ["PseudoGibbsInfo", "PseudoGibbsKernel", "PseudoGibbsState", "step"]
 
@@ -67,7 +68,8 @@ class PseudoGibbsKernel(ProgramKernel):
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> PseudoGibbsState:
         """Start from completed rows."""
-        return PseudoGibbsState(x, program.propose(x) if z is None else z)
+        z = program.propose(x) if z is None else z
+        return PseudoGibbsState(x, within_prior(program, z))
 
     def step(
         self, program: Program, state: PseudoGibbsState
