@@ -59,6 +59,8 @@ def read_checkpoint(
         ValueError: if the file is damaged, or belongs to another run: other settings, another
             program or another data set; says which setting is another one.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"A checkpoint is a file, {path} is a folder: add the file's name.")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-import numpy as np
+from ppl_vae.counts import check_at_least
 
 __all__ = ["check_lair_options", "require_function"]
 
@@ -22,10 +22,8 @@ def check_lair_options(num_particles: Any, num_prior: Any, num_draws: Any, resam
     Example:
         >>> check_lair_options(4, 1, 1, resample=max)
     """
-    numbers = {"num_particles": (num_particles, 1), "num_prior": (num_prior, 0)}
-    for name, (value, least) in {**numbers, "num_draws": (num_draws, 1)}.items():
-        if not (isinstance(value, int | np.integer) and value >= least):
-            raise ValueError(f"{name} must be an integer >= {least}, got {value}.")
+    check_at_least(1, num_particles=num_particles, num_draws=num_draws)
+    check_at_least(0, num_prior=num_prior)
     expected = getattr(resample, "num_draws", num_draws)
     if expected != num_draws:
         raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.schedules import Schedule
 
 __all__ = ["TrainingOptions", "describe"]
@@ -40,10 +41,7 @@ class TrainingOptions:
     progress_bar: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+        check_at_least(1, num_steps=self.num_steps, batch_size=self.batch_size)
         rate = self.learning_rate
         if rate is not None and self.optimizer is not None:
             raise ValueError(
@@ -56,8 +54,9 @@ class TrainingOptions:
                 f"learning_rate must be positive, got {rate!r}; one that changes is a "
                 "schedule of ppl_vae.schedules."
             )
-        if not (self.clip_norm is None or self.clip_norm > 0):
-            raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm!r}.")
+        norm = self.clip_norm
+        if not (norm is None or (isinstance(norm, Real) and float(norm) > 0)):
+            raise ValueError(f"clip_norm must be positive or None, got {norm!r}.")
         if self.validation_mask is not None and self.validation is None:
             raise ValueError("validation_mask is given, but there are no validation rows.")
 

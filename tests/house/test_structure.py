@@ -14,6 +14,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 # torch runs line by line what XLA fuses, and maps a program over particles not without care.
 ONE_TWIN_ONLY = {
     "models/numpyro/registered.py",
+    "inference/numpyro/random_keys.py",
     "inference/pyro/run.py",
     "inference/pyro/compiled.py",
     "inference/pyro/masking.py",

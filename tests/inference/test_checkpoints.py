@@ -112,6 +112,12 @@ def test_a_damaged_checkpoint(backend, tmp_path, damage):
         losses(backend, checkpoint=path)
 
 
+def test_a_folder_is_no_checkpoint(backend, tmp_path):
+    """It must not be told to remove the folder."""
+    with pytest.raises(ValueError, match=f"{tmp_path} is a folder: add the file's name"):
+        losses(backend, checkpoint=tmp_path)
+
+
 # --- a checkpoint of another run -------------------------------------------------------------
 
 

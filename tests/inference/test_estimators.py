@@ -274,7 +274,7 @@ def test_bad_arguments(backend):
     for numbers in (0, (), (5, 0), 2.5, None, "5", (1, 2.5), True):
         with pytest.raises(ValueError, match="num_particles must be an integer >= 1"):
             estimate(backend, "log_likelihood", wide(backend), num_particles=numbers)
-    with pytest.raises(ValueError, match="chunk_size must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunk_size must be an integer >= 1, got 0"):
         estimate(backend, "log_likelihood", wide(backend), num_particles=2, chunk_size=0)
     for given in (np.ones((NUM_ROWS, 5), bool), MASK[:3], MASK.astype(float)):
         with pytest.raises(ValueError, match="marks observed entries alone, got"):

@@ -148,6 +148,7 @@ def test_numpyro_compiles_an_epoch_once():
         ({"batch_size": -3}, r"batch_size.*>= 1, got -3"),
         ({"learning_rate": 0.0}, r"learning_rate.*positive, got 0\.0"),
         ({"clip_norm": 0.0}, r"clip_norm must be positive or None, got 0\.0"),
+        ({"clip_norm": "1"}, r"clip_norm must be positive or None, got '1'"),
         ({"learning_rate": float("nan")}, r"learning_rate.*positive, got nan"),
         ({"learning_rate": lambda step: 0.1}, r"learning_rate.*function.*schedule of ppl_vae"),
         ({"objective": "elboo"}, r"objective must be one of.*'elbo'.*got 'elboo'"),

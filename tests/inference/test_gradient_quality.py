@@ -99,7 +99,7 @@ def test_trained_programs_are_measured_as_they_are(backend):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_draws": 1}, "num_draws must be an integer of at least 2, got 1"),
+        ({"num_draws": 1}, "num_draws must be an integer >= 2, got 1"),
         ({"num_particles": (0,)}, "num_particles must be an integer >= 1 or several, got 0"),
         ({"num_particles": "3"}, "num_particles must be an integer >= 1 or several, got '3'"),
         ({"objectives": ("jvi",)}, "num_particles must be an integer >= 2, got 1"),

@@ -100,9 +100,9 @@ def test_what_is_no_grid(backend):
         ({"bounds": (1, 0)}, r"bounds must be \(low, high\), finite and low < high, got \(1, 0\)"),
         ({"bounds": (-np.inf, np.inf)}, "finite and low < high, got"),
         ({"bounds": 5}, "two numbers, got 5"),
-        ({"num_points": 0}, "num_points must be an integer of at least 1, got 0"),
-        ({"num_points": 10.5}, "num_points must be an integer of at least 1, got 10.5"),
-        ({"chunk_size": None}, "chunk_size must be an integer of at least 1, got None"),
+        ({"num_points": 0}, "num_points must be an integer >= 1, got 0"),
+        ({"num_points": 10.5}, "num_points must be an integer >= 1, got 10.5"),
+        ({"chunk_size": None}, "chunk_size must be an integer >= 1, got None"),
     ):
         with pytest.raises(ValueError, match=message):
             grid(backend, pair, np.zeros((2, 3), "float32"), **options)

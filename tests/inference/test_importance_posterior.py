@@ -278,7 +278,7 @@ def test_twins_arrange_their_results_alike():
 def test_bad_arguments(backend):
     for name in ("num_particles", "num_samples", "chunk_size"):
         for number in (0, 1.5):
-            with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got"):
+            with pytest.raises(ValueError, match=f"{name} must be an integer >= 1, got"):
                 sample(backend, safe(backend), **{name: number})
     for transform in (lambda w: w[:, :2], lambda w: w * np.nan):
         with pytest.raises(ValueError, match=r"log-weights of shape \(32, 9\) \(row, particle\)"):

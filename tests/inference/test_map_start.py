@@ -106,8 +106,8 @@ def test_what_cannot_be_climbed(backend):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"num_particles": 0}, "num_particles must be an integer of at least 1, got 0"),
-        ({"num_steps": 2.5}, "num_steps must be an integer of at least 1, got 2.5"),
+        ({"num_particles": 0}, "num_particles must be an integer >= 1, got 0"),
+        ({"num_steps": 2.5}, "num_steps must be an integer >= 1, got 2.5"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0 and finite, got -1.0"),
         ({"learning_rate": np.nan}, "learning_rate must be above 0 and finite, got nan"),
     ],

@@ -8,9 +8,14 @@ numpyro = pytest.importorskip("numpyro")
 import numpyro.distributions as dist  # noqa: E402
 from jax import random  # noqa: E402
 
+import ppl_vae.numpyro as api  # noqa: E402
 from ppl_vae.numpyro import MCMC, ACMWGKernel, LAIRKernel, MWGKernel  # noqa: E402
 
 X = np.array([[0.4, np.nan], [np.nan, 0.1], [-0.3, np.nan]], "float32")
+ESTIMATORS = (
+    "active_units", "grid_posterior", "importance_posterior",
+    "kl_per_site", "log_likelihood", "map_start",
+)  # fmt: skip
 
 
 def guide(x, y=None):
@@ -60,3 +65,29 @@ def test_labels_in_a_list_are_labels_in_an_array(kernel):
     labels = np.array([0, 2, 1])
     expected = run(kernel, model, labels)
     np.testing.assert_array_equal(run(kernel, model, labels.tolist()), expected)
+
+
+@pytest.mark.parametrize("key", [0, np.zeros((3, 2), np.uint32)], ids=["number", "many"])
+def test_what_is_no_key_is_refused_by_name(key):
+    """JAX's own message speaks of key data."""
+
+    def model(x, y=None):
+        with numpyro.plate("rows", x.shape[0]):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+            numpyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), 2]).to_event(1), obs=x)
+
+    pair = (model, guide)
+    mcmc = MCMC(LAIRKernel(*pair), num_warmup=1, num_samples=2, progress_bar=False)
+    mcmc.run(random.key(0), X)
+    calls = [
+        lambda: api.fit(key, pair, X),
+        lambda: api.fit_replicas(key, lambda: pair, X, num_replicas=2),
+        lambda: api.gradient_quality(key, pair, X),
+        lambda: api.pool(key, mcmc, 3),
+        lambda: api.conditional_log_likelihood(key, *pair, X, given=~np.isnan(X)),
+    ]
+    for name in ESTIMATORS:
+        calls.append(lambda name=name: getattr(api, name)(key, *pair, X))
+    for call in calls:
+        with pytest.raises(TypeError, match=r"key must be a random key such as jax\.random\.key"):
+            call()

@@ -78,7 +78,7 @@ def test_khat_tells_weights_without_bound(backend):
 
 
 def test_bad_arguments(backend, mcmc):
-    with pytest.raises(ValueError, match="num_samples must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_samples must be an integer >= 1, got 0"):
         pooled(backend, mcmc, 0)
     model, guide = backend.programs.linear_gaussian(TRUTH)
     x = backend.array(np.where(MASK, X, np.nan).astype("float32"))

@@ -204,9 +204,9 @@ def test_what_cannot_be_pruned(backend):
 def test_bad_arguments(backend):
     pair = normal_pair(backend)
     for options, x, message in (
-        ({"num_particles": 1}, X[:4], "num_particles must be an integer of at least 2, got 1"),
-        ({"chunk_size": 0}, X[:4], "chunk_size must be an integer of at least 1, got 0"),
-        ({}, X[:1], "the number of rows must be an integer of at least 2, got 1"),
+        ({"num_particles": 1}, X[:4], "num_particles must be an integer >= 2, got 1"),
+        ({"chunk_size": 0}, X[:4], "chunk_size must be an integer >= 1, got 0"),
+        ({}, X[:1], "the number of rows must be an integer >= 2, got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             units_of(backend, pair, x, **options)

@@ -71,9 +71,11 @@ def test_replicas_are_resumed_bit_by_bit(backend, tmp_path):
 
 
 def test_bad_replicas(backend):
-    with pytest.raises(ValueError, match="num_replicas must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_replicas must be an integer >= 1, got 0"):
         replicas(backend, num_replicas=0)
-    with pytest.raises(TypeError, match="num_stpes"):
+    with pytest.raises(ValueError, match=r"num_replicas must be an integer >= 1, got 2\.5"):
+        replicas(backend, num_replicas=2.5)
+    with pytest.raises(TypeError, match=r"fit\w*\(\) got .*'num_stpes'"):
         replicas(backend, num_stpes=3)
     key = (importlib.import_module("jax").random.key(0),) if backend.name == "numpyro" else ()
     with pytest.raises(TypeError, match="make_program must be a function"):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.history import History, offer, pick, start_history
 from ppl_vae.inference.numpyro.likelihood import is_binary
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
@@ -175,8 +176,7 @@ class ACMWGKernel(ProgramKernel):
         is_number = isinstance(prior_probability, int | float | np.number)
         if not (is_number and 0 <= prior_probability <= 1):
             raise ValueError(f"prior_probability must lie in [0, 1], got {prior_probability!r}.")
-        if not (isinstance(history_size, int | np.integer) and history_size >= 1):
-            raise ValueError(f"history_size must be an integer >= 1, got {history_size}.")
+        check_at_least(1, history_size=history_size)
         self.prior_probability = float(prior_probability)
         self.history_size = int(history_size)
 

@@ -8,6 +8,7 @@ Shapes: K particles, P proposals, B rows.
 import jax
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, LAIRState, Weighed, renew
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
@@ -55,8 +56,7 @@ class PriorResamplingKernel(LAIRKernel):
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
         )
-        if num_prior < 1:
-            raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
+        check_at_least(1, num_prior=num_prior)
 
     def step(self, key: Array, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Draw, weigh and resample anew; the state is not looked at."""

@@ -17,10 +17,12 @@ import numpy as np
 import xarray as xr
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance import summarise_weights
 from ppl_vae.importance_results import particle_numbers
 from ppl_vae.inference.numpyro.contract import check_program
 from ppl_vae.inference.numpyro.program import Program, split_data
+from ppl_vae.inference.numpyro.random_keys import check_key
 from ppl_vae.inference.numpyro.row_blocks import block_of, over_blocks
 from ppl_vae.inference.numpyro.rows import row_arrays
 from ppl_vae.inference.numpyro.weighted_draws import draw_weighted
@@ -28,7 +30,7 @@ from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
 __all__ = [
-    "check_at_least", "checked_program", "conditional_log_likelihood", "described",
+    "checked_program", "conditional_log_likelihood", "described",
     "log_likelihood", "rows_without_data",
 ]  # fmt: skip
 
@@ -205,6 +207,7 @@ def checked_program(
     kwargs: dict[str, Any],
 ) -> Program:
     """Return the program bound to data that was checked, as the kernels do."""
+    check_key(key)
     check_data(x, mask, site=site)
     x_obs, mask = split_data(x, mask)
     args, kwargs = row_arrays((args, kwargs), len(x_obs))
@@ -254,14 +257,6 @@ def described(key: Array, program: Program, num_particles: int, began: float) ->
             "wall_time": time.perf_counter() - began,
         },
     }
-
-
-def check_at_least(least: int, **numbers: Any) -> None:
-    """Raise a `ValueError` that names the first number that is no integer or too small."""
-    for name, number in numbers.items():
-        is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
-        if not (is_number and number >= least):
-            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:

@@ -14,14 +14,14 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.gradients import Moments, summarise_gradients
 from ppl_vae.importance_results import particle_numbers
-from ppl_vae.inference.numpyro.estimators import check_at_least
 from ppl_vae.inference.numpyro.fitted import pair_of
 from ppl_vae.inference.numpyro.named_objectives import find_objective
 from ppl_vae.inference.numpyro.objectives import Objective
-from ppl_vae.inference.numpyro.particles import check_num_particles
 from ppl_vae.inference.numpyro.program import accepts_mask, split_data
+from ppl_vae.inference.numpyro.random_keys import check_key
 from ppl_vae.inference.numpyro.rows import row_arrays
 from ppl_vae.inference.numpyro.svi import Fitted
 from ppl_vae.masks import check_data
@@ -79,6 +79,7 @@ def gradient_quality(
     """
     check_data(x, mask, site=site)
     named = check_objectives(objectives, site)
+    check_key(key)
     check_at_least(2, num_draws=num_draws)
     numbers = particle_numbers(num_particles)
     x, mask = split_data(jnp.asarray(x), mask)
@@ -168,5 +169,6 @@ def with_particles(name: str, objective: Objective, num_particles: int) -> Objec
         raise ValueError(f"objective {name!r} has no particles whose number could be compared.")
     objective = copy(objective)
     least = objective.least_particles
-    objective.num_particles = check_num_particles(num_particles, least)
+    check_at_least(least, num_particles=num_particles)
+    objective.num_particles = num_particles
     return objective

@@ -13,8 +13,9 @@ import xarray as xr
 from jax import Array
 from jax.scipy.special import logsumexp
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.entry_bounds import check_finite
-from ppl_vae.inference.numpyro.estimators import check_at_least, checked_program
+from ppl_vae.inference.numpyro.estimators import checked_program
 from ppl_vae.inference.numpyro.mwg import decode
 from ppl_vae.inference.numpyro.program import Latents
 from ppl_vae.inference.numpyro.unconstrained import require_continuous

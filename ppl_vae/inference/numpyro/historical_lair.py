@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.history import History, offer, pick_at_random, start_history
 from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.numpyro.program import Latents, Program
@@ -114,8 +115,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
         )
-        if not (isinstance(num_past, int | np.integer) and num_past >= 1):
-            raise ValueError(f"num_past must be an integer >= 1, got {num_past}.")
+        check_at_least(1, num_past=num_past)
         if not (isinstance(history_size, int | np.integer) and history_size >= num_past):
             raise ValueError(
                 f"history_size must be an integer >= num_past={num_past}, got {history_size}."

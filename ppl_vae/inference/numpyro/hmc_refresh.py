@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.ac_mwg import ACMWGKernel, ACMWGState
 from ppl_vae.inference.numpyro.mcmc import ProgramKernel
 from ppl_vae.inference.numpyro.metropolis import accept_probability, accept_rows
@@ -195,8 +196,7 @@ class HMCRefreshKernel(ProgramKernel):
             )
         if not (isinstance(step_size, int | float | np.number) and 0 < step_size < np.inf):
             raise ValueError(f"step_size must be a finite number above 0, got {step_size!r}.")
-        if not (isinstance(num_steps, int | np.integer) and num_steps >= 1):
-            raise ValueError(f"num_steps must be an integer >= 1, got {num_steps}.")
+        check_at_least(1, num_steps=num_steps)
         super().__init__(kernel.model, kernel.guide, site=kernel.site, params=kernel.params)
         self.kernel = kernel
         self.step_size = float(step_size)

@@ -16,10 +16,10 @@ import numpy as np
 import xarray as xr
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance import transformed
 from ppl_vae.importance_results import arrange, tabulate
 from ppl_vae.inference.numpyro.estimators import (
-    check_at_least,
     checked_program,
     described,
     rows_without_data,

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 from jax import Array, random
 
-from ppl_vae.inference.numpyro.estimators import check_at_least, checked_program
+from ppl_vae.counts import check_at_least
+from ppl_vae.inference.numpyro.estimators import checked_program
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.starting import HandOver

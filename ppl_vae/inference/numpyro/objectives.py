@@ -13,11 +13,10 @@ import jax
 from jax import Array, lax, random
 from numpyro import infer
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.network_state import updated_state
 from ppl_vae.inference.numpyro.particles import (
     Sites,
-    check_chunk_size,
-    check_num_particles,
     decode,
     draw_particle,
     log_prob,
@@ -129,9 +128,12 @@ class ELBO(Objective):
         site: str = "x",
     ) -> None:
         super().__init__(site=site)
-        self.num_particles = check_num_particles(num_particles, self.least_particles)
+        check_at_least(self.least_particles, num_particles=num_particles)
+        self.num_particles = num_particles
         self.kl_weight: Any = check_weight("kl_weight", kl_weight)
-        self.chunk_size = check_chunk_size(chunk_size)
+        if chunk_size is not None:
+            check_at_least(1, chunk_size=chunk_size)
+        self.chunk_size = chunk_size
 
     def value(self, key: Array, program: Program) -> Array:
         """Return the bound of each row, shape (B,)."""

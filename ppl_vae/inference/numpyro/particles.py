@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 from jax.scipy.special import logsumexp
 
@@ -28,8 +27,6 @@ __all__ = [
     "ROWS_ON_CPU",
     "Sites",
     "Terms",
-    "check_chunk_size",
-    "check_num_particles",
     "decode",
     "draw",
     "draw_particle",
@@ -189,25 +186,3 @@ def inner(slope: Latents, z: Latents) -> Array:
 def with_gradient_of(value: Array, surrogate: Array) -> Array:
     """Return a value whose gradient is that of the surrogate."""
     return lax.stop_gradient(value) + (surrogate - lax.stop_gradient(surrogate))
-
-
-# --- settings -------------------------------------------------------------------------------
-
-
-def check_num_particles(num_particles: int, least: int = 1) -> int:
-    """Return the number, or raise a `ValueError`."""
-    is_number = isinstance(num_particles, int | np.integer) and not isinstance(num_particles, bool)
-    if not (is_number and num_particles >= least):
-        raise ValueError(f"num_particles must be an integer >= {least}, got {num_particles!r}.")
-    return num_particles
-
-
-def check_chunk_size(chunk_size: int | None) -> int | None:
-    """Return the number of particles to decode at a time, or raise a `ValueError`."""
-    is_number = isinstance(chunk_size, int | np.integer) and not isinstance(chunk_size, bool)
-    if chunk_size is not None and not (is_number and chunk_size >= 1):
-        raise ValueError(
-            "chunk_size must be an integer >= 1, the particles to decode at a time, or None, got "
-            f"{chunk_size!r}."
-        )
-    return chunk_size

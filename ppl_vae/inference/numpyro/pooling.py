@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance import transformed
 from ppl_vae.inference.numpyro.lair import LAIRKernel
 from ppl_vae.inference.numpyro.program import Latents, Program
+from ppl_vae.inference.numpyro.random_keys import check_key
 from ppl_vae.inference.numpyro.resampling import multinomial
 from ppl_vae.inference.numpyro.rows import take_rows
 from ppl_vae.inference.numpyro.streaming_lair import Reservoir, StreamingLAIRKernel
@@ -71,8 +73,8 @@ def pool(
     kernel = getattr(mcmc, "sampler", mcmc)
     if not isinstance(kernel, LAIRKernel):
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
-    if not isinstance(num_samples, int | np.integer) or num_samples < 1:
-        raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
+    check_key(key)
+    check_at_least(1, num_samples=num_samples)
     if mcmc.last_state is None:
         raise ValueError("There are no draws yet: call `run` first.")
     info = mcmc.get_extra_fields(group_by_chain=True)["info"]

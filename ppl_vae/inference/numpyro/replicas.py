@@ -6,8 +6,10 @@ from typing import Any
 import jax
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.epochs import Keys
 from ppl_vae.inference.numpyro.fitted import Fitted
+from ppl_vae.inference.numpyro.random_keys import check_key
 from ppl_vae.inference.numpyro.svi import check_first_batch, descend, prepare
 from ppl_vae.run_settings import TrainingOptions
 
@@ -51,8 +53,11 @@ def fit_replicas(
     """
     if not callable(make_program) or hasattr(make_program, "model"):
         raise TypeError("make_program must be a function that returns a new program.")
-    if num_replicas < 1:
-        raise ValueError(f"num_replicas must be at least 1, got {num_replicas!r}.")
+    check_key(key)
+    check_at_least(1, num_replicas=num_replicas)
+    unknown = sorted(set(options) - set(TrainingOptions.__dataclass_fields__))
+    if unknown:
+        raise TypeError(f"fit_replicas() got an unexpected keyword argument {unknown[0]!r}.")
     all_options = TrainingOptions(**options)
     training = prepare(make_program(), x, args, all_options)
     epochs, seeds = training.epochs, random.split(key, num_replicas)

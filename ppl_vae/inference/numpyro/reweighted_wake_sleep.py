@@ -5,11 +5,10 @@ Shapes: K particles, B rows.
 
 from jax import Array
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.doubly_reparameterised import DReG
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.particles import (
-    check_chunk_size,
-    check_num_particles,
     draw_without_gradient,
     log_mean_exp,
     log_terms,
@@ -56,8 +55,11 @@ class RWS(Objective):
         self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
     ) -> None:
         super().__init__(site=site)
-        self.num_particles = check_num_particles(num_particles, self.least_particles)
-        self.chunk_size = check_chunk_size(chunk_size)
+        check_at_least(self.least_particles, num_particles=num_particles)
+        self.num_particles = num_particles
+        if chunk_size is not None:
+            check_at_least(1, chunk_size=chunk_size)
+        self.chunk_size = chunk_size
 
     def value(self, key: Array, program: Program) -> Array:
         """Return the bound of each row, shape (B,)."""

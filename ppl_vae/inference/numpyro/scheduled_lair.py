@@ -11,9 +11,9 @@ from math import log
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
@@ -125,10 +125,7 @@ class ScheduledLAIRKernel(LAIRKernel):
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
         )
-        if num_prior < 1:
-            raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
-        if not (isinstance(replenish_every, int | np.integer) and replenish_every >= 1):
-            raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
+        check_at_least(1, num_prior=num_prior, replenish_every=replenish_every)
         require_function("power", power, "t", "weighting.poly(1_000)")
         for t in (0, 1, 10, 100, 1_000, 10_000, 100_000):
             value = float(power(jnp.asarray(float(t))))

@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance_results import divergences
-from ppl_vae.inference.numpyro.estimators import check_at_least, checked_program, described
+from ppl_vae.inference.numpyro.estimators import checked_program, described
 from ppl_vae.inference.numpyro.program import Latents
 from ppl_vae.inference.numpyro.row_blocks import block_of, over_blocks
 from ppl_vae.inference.numpyro.weighted_draws import draw_weighted

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
 from jax.scipy.special import logsumexp
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.numpyro.lair import LAIRKernel, LAIRState
 from ppl_vae.inference.numpyro.program import Latents, Program
 from ppl_vae.inference.numpyro.resampling import multinomial
@@ -116,8 +116,7 @@ class StreamingLAIRKernel(LAIRKernel):
         super().__init__(
             model, guide, site=site, params=params, num_particles=num_particles, num_prior=num_prior
         )
-        if not (isinstance(num_slots, int | np.integer) and num_slots >= 1):
-            raise ValueError(f"num_slots must be an integer >= 1, got {num_slots}.")
+        check_at_least(1, num_slots=num_slots)
         self.num_slots = int(num_slots)
 
     def start(self, key: Array, program: Program, x: Array, z: Latents | None) -> Any:

@@ -20,6 +20,7 @@ from ppl_vae.inference.numpyro.named_objectives import find_objective
 from ppl_vae.inference.numpyro.objectives import Objective
 from ppl_vae.inference.numpyro.optimisers import build_optimizer
 from ppl_vae.inference.numpyro.program import Program
+from ppl_vae.inference.numpyro.random_keys import check_key
 from ppl_vae.inference.numpyro.transforms import Transform
 from ppl_vae.progress import Progress
 from ppl_vae.run_settings import TrainingOptions
@@ -91,6 +92,7 @@ def fit(
         >>> fitted.losses.shape
         (20,)
     """
+    check_key(key)
     options = TrainingOptions(
         mask=mask, objective=objective, num_steps=num_steps, batch_size=batch_size,
         shuffle=shuffle, transform=transform, learning_rate=learning_rate, optimizer=optimizer,

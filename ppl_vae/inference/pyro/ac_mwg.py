@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.history import History, offer, pick, start_history
 from ppl_vae.inference.pyro.likelihood import is_binary
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
@@ -174,8 +175,7 @@ class ACMWGKernel(ProgramKernel):
         is_number = isinstance(prior_probability, int | float | np.number)
         if not (is_number and 0 <= prior_probability <= 1):
             raise ValueError(f"prior_probability must lie in [0, 1], got {prior_probability!r}.")
-        if not (isinstance(history_size, int | np.integer) and history_size >= 1):
-            raise ValueError(f"history_size must be an integer >= 1, got {history_size}.")
+        check_at_least(1, history_size=history_size)
         self.prior_probability = float(prior_probability)
         self.history_size = int(history_size)
 

@@ -7,6 +7,7 @@ Shapes: C chains, K particles, P proposals, B rows.
 
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.lair import LAIRInfo, LAIRKernel, LAIRState, Weighed, renew
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -50,8 +51,7 @@ class PriorResamplingKernel(LAIRKernel):
 
     def __init__(self, model, guide, *, site="x", num_particles=1, num_prior=100) -> None:
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
-        if num_prior < 1:
-            raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
+        check_at_least(1, num_prior=num_prior)
 
     def step(self, program: Program, state: LAIRState) -> tuple[LAIRState, LAIRInfo]:
         """Draw, weigh and resample anew; of the state only the number of chains is used."""

@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance import summarise_weights
 from ppl_vae.importance_results import particle_numbers
 from ppl_vae.inference.pyro.contract import check_program
@@ -28,7 +29,7 @@ from ppl_vae.inference_data import make_estimates
 from ppl_vae.masks import check_data
 
 __all__ = [
-    "check_at_least", "checked_program", "conditional_log_likelihood", "described",
+    "checked_program", "conditional_log_likelihood", "described",
     "log_likelihood", "rows_without_data",
 ]  # fmt: skip
 
@@ -247,14 +248,6 @@ def described(program: Program, num_particles: int, began: float) -> dict[str, A
             "wall_time": time.perf_counter() - began,
         },
     }
-
-
-def check_at_least(least: int, **numbers: Any) -> None:
-    """Raise a `ValueError` that names the first number that is no integer or too small."""
-    for name, number in numbers.items():
-        is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
-        if not (is_number and number >= least):
-            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}.")
 
 
 def _check_numbers(num_particles: int | Sequence[int], chunk_size: int) -> list[int]:

@@ -10,14 +10,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.gradients import Moments, summarise_gradients
 from ppl_vae.importance_results import particle_numbers
-from ppl_vae.inference.pyro.estimators import check_at_least
 from ppl_vae.inference.pyro.fitted import pair_of
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.named_objectives import find_objective
 from ppl_vae.inference.pyro.objectives import Objective
-from ppl_vae.inference.pyro.particles import check_num_particles
 from ppl_vae.inference.pyro.program import split_data
 from ppl_vae.inference.pyro.rows import row_tensors
 from ppl_vae.inference.pyro.svi import Fitted
@@ -152,5 +151,6 @@ def with_particles(name: str, objective: Objective, num_particles: int) -> Objec
         raise ValueError(f"objective {name!r} has no particles whose number could be compared.")
     objective = copy(objective)
     least = objective.least_particles
-    objective.num_particles = check_num_particles(num_particles, least)
+    check_at_least(least, num_particles=num_particles)
+    objective.num_particles = num_particles
     return objective

@@ -12,8 +12,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.entry_bounds import check_finite
-from ppl_vae.inference.pyro.estimators import check_at_least, checked_program
+from ppl_vae.inference.pyro.estimators import checked_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.mwg import decode
 from ppl_vae.inference.pyro.program import Latents

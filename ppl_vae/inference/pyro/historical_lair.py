@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.history import History, offer, pick_at_random, start_history
 from ppl_vae.inference.pyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -110,8 +111,7 @@ class HistoricalLAIRKernel(LAIRKernel):
         pick: Callable[..., Tensor] = pick_at_random,
     ) -> None:
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
-        if not (isinstance(num_past, int | np.integer) and num_past >= 1):
-            raise ValueError(f"num_past must be an integer >= 1, got {num_past}.")
+        check_at_least(1, num_past=num_past)
         if not (isinstance(history_size, int | np.integer) and history_size >= num_past):
             raise ValueError(
                 f"history_size must be an integer >= num_past={num_past}, got {history_size}."

@@ -15,10 +15,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance import transformed
 from ppl_vae.importance_results import arrange, tabulate
 from ppl_vae.inference.pyro.estimators import (
-    check_at_least,
     checked_program,
     described,
     rows_without_data,

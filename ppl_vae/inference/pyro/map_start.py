@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.inference.pyro.estimators import check_at_least, checked_program
+from ppl_vae.counts import check_at_least
+from ppl_vae.inference.pyro.estimators import checked_program
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import take_rows
 from ppl_vae.inference.pyro.starting import HandOver

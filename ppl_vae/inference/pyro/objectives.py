@@ -11,12 +11,11 @@ from typing import Any
 from pyro import infer
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.mcmc import take_data
 from ppl_vae.inference.pyro.particles import (
     Sites,
     at_fixed_values,
-    check_chunk_size,
-    check_num_particles,
     decode,
     draw_particles,
     log_prob,
@@ -122,9 +121,12 @@ class ELBO(Objective):
         site: str = "x",
     ) -> None:
         super().__init__(site=site)
-        self.num_particles = check_num_particles(num_particles, self.least_particles)
+        check_at_least(self.least_particles, num_particles=num_particles)
+        self.num_particles = num_particles
         self.kl_weight: Any = check_weight("kl_weight", kl_weight)
-        self.chunk_size = check_chunk_size(chunk_size)
+        if chunk_size is not None:
+            check_at_least(1, chunk_size=chunk_size)
+        self.chunk_size = chunk_size
 
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""

@@ -8,7 +8,6 @@ Shapes: K particles, B rows.
 from math import log
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -30,8 +29,6 @@ __all__ = [
     "Terms",
     "at",
     "at_fixed_values",
-    "check_chunk_size",
-    "check_num_particles",
     "decode",
     "draw_particles",
     "draw_without_gradient",
@@ -196,25 +193,3 @@ def inner(slope: Latents, z: Latents) -> Tensor:
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     """Return a value whose gradient is that of the surrogate."""
     return value.detach() + (surrogate - surrogate.detach())
-
-
-# --- settings -------------------------------------------------------------------------------
-
-
-def check_num_particles(num_particles: int, least: int = 1) -> int:
-    """Return the number, or raise a `ValueError`."""
-    is_number = isinstance(num_particles, int | np.integer) and not isinstance(num_particles, bool)
-    if not (is_number and num_particles >= least):
-        raise ValueError(f"num_particles must be an integer >= {least}, got {num_particles!r}.")
-    return num_particles
-
-
-def check_chunk_size(chunk_size: int | None) -> int | None:
-    """Return the number of particles to decode at a time, or raise a `ValueError`."""
-    is_number = isinstance(chunk_size, int | np.integer) and not isinstance(chunk_size, bool)
-    if chunk_size is not None and not (is_number and chunk_size >= 1):
-        raise ValueError(
-            "chunk_size must be an integer >= 1, the particles to decode at a time, or None, got "
-            f"{chunk_size!r}."
-        )
-    return chunk_size

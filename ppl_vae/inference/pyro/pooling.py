@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance import transformed
 from ppl_vae.inference.pyro.kernel_state import KernelState, LastDraws
 from ppl_vae.inference.pyro.lair import LAIRKernel
@@ -73,8 +74,7 @@ def pool(
     kernel = getattr(mcmc, "kernel", mcmc)
     if not isinstance(kernel, LAIRKernel):
         raise TypeError(f"pool expects the run of a LAIRKernel, got {type(kernel).__name__}.")
-    if not isinstance(num_samples, int | np.integer) or num_samples < 1:
-        raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples}.")
+    check_at_least(1, num_samples=num_samples)
     if getattr(mcmc, "_samples", None) is None:
         raise ValueError("There are no draws yet: call `run` first.")
     info = info_of(mcmc)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.fitted import Fitted
 from ppl_vae.inference.pyro.svi import fit
 
@@ -48,8 +49,7 @@ def fit_replicas(
     """
     if not callable(make_program) or hasattr(make_program, "model"):
         raise TypeError("make_program must be a function that returns a new program.")
-    if num_replicas < 1:
-        raise ValueError(f"num_replicas must be at least 1, got {num_replicas!r}.")
+    check_at_least(1, num_replicas=num_replicas)
     path = options.pop("checkpoint", None)
     replicas = []
     # Seeds are drawn first, so that a replica is the same whether those before it were resumed.

@@ -5,11 +5,10 @@ Shapes: K particles, B rows.
 
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.doubly_reparameterised import DReG
 from ppl_vae.inference.pyro.objectives import Objective
 from ppl_vae.inference.pyro.particles import (
-    check_chunk_size,
-    check_num_particles,
     decode,
     draw_without_gradient,
     log_mean_exp,
@@ -57,8 +56,11 @@ class RWS(Objective):
         self, *, num_particles: int = 50, chunk_size: int | None = None, site: str = "x"
     ) -> None:
         super().__init__(site=site)
-        self.num_particles = check_num_particles(num_particles, self.least_particles)
-        self.chunk_size = check_chunk_size(chunk_size)
+        check_at_least(self.least_particles, num_particles=num_particles)
+        self.num_particles = num_particles
+        if chunk_size is not None:
+            check_at_least(1, chunk_size=chunk_size)
+        self.chunk_size = chunk_size
 
     def value(self, program: Program) -> Tensor:
         """Return the bound of each row, shape (B,)."""

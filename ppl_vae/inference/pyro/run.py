@@ -4,7 +4,6 @@ import copy
 import time
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from pyro.infer.mcmc.api import MCMC as HostMCMC
@@ -13,6 +12,7 @@ from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 from tqdm import tqdm
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.kernel_state import (
     Complete,
     KernelState,
@@ -97,10 +97,9 @@ class MCMC(HostMCMC):
             raise ValueError(f"jit_compile compiles vectorized chains, not {chain_method} ones.")
         if warmup_steps is not None and num_warmup is not None:
             raise ValueError("Give warmup_steps or num_warmup, two names of one number, not both.")
-        _check_count("num_samples", num_samples, 1)
-        _check_count("num_chains", num_chains, 1)
-        _check_count("warmup_steps", 0 if warmup_steps is None else warmup_steps, 0)
-        _check_count("num_warmup", 0 if num_warmup is None else num_warmup, 0)
+        check_at_least(1, num_samples=num_samples, num_chains=num_chains)
+        warmup = {"warmup_steps": warmup_steps, "num_warmup": num_warmup}
+        check_at_least(0, **{name: n for name, n in warmup.items() if n is not None})
         self.chain_method = chain_method
         self.jit_compile = jit_compile
         self._init_params = host_options.pop("initial_params", None)
@@ -252,12 +251,6 @@ def _last_draws(
     names = (kernel.site, type(kernel).__name__, origin_of(start))
     rng_state, seed = random_state(x.device), kernel._begin.get("seed", torch.initial_seed())
     return KernelState(LastDraws(x, z), (), rng_state, num_steps, seed, *names)
-
-
-def _check_count(name: str, number: Any, least: int) -> None:
-    is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    if not (is_number and number >= least):
-        raise ValueError(f"{name} must be an integer >= {least}, got {number!r}.")
 
 
 def _completes(x: Tensor, program: Program) -> bool:

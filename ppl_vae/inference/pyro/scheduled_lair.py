@@ -10,10 +10,10 @@ from collections.abc import Callable
 from math import log
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.lair import LAIRInfo, LAIRKernel, renew, weigh
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
@@ -120,10 +120,7 @@ class ScheduledLAIRKernel(LAIRKernel):
         power: Callable[[Tensor], Tensor] = torch.ones_like,
     ) -> None:
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
-        if num_prior < 1:
-            raise ValueError(f"num_prior must be an integer >= 1, got {num_prior}.")
-        if not (isinstance(replenish_every, int | np.integer) and replenish_every >= 1):
-            raise ValueError(f"replenish_every must be an integer >= 1, got {replenish_every}.")
+        check_at_least(1, num_prior=num_prior, replenish_every=replenish_every)
         require_function("power", power, "t", "weighting.poly(1_000)")
         for t in (0, 1, 10, 100, 1_000, 10_000, 100_000):
             value = float(power(torch.tensor(float(t))))

@@ -11,8 +11,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.importance_results import divergences
-from ppl_vae.inference.pyro.estimators import check_at_least, checked_program, described
+from ppl_vae.inference.pyro.estimators import checked_program, described
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.row_blocks import block_of, over_blocks
 from ppl_vae.inference.pyro.weighted_draws import draw_weighted

@@ -12,10 +12,10 @@ section 4.2, for the pooled resampling; Efraimidis and Spirakis (2006) for weigh
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.lair import LAIRKernel, LAIRState
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.resampling import multinomial
@@ -112,8 +112,7 @@ class StreamingLAIRKernel(LAIRKernel):
         self, model, guide, *, site="x", num_particles=4, num_prior=1, num_slots=100
     ) -> None:
         super().__init__(model, guide, site=site, num_particles=num_particles, num_prior=num_prior)
-        if not (isinstance(num_slots, int | np.integer) and num_slots >= 1):
-            raise ValueError(f"num_slots must be an integer >= 1, got {num_slots}.")
+        check_at_least(1, num_slots=num_slots)
         self.num_slots = int(num_slots)
 
     def start(self, program: Program, x: Tensor, z: Latents | None) -> Any:
