@@ -1,5 +1,7 @@
 """Quadrature against closed form; midpoint errors of smooth densities are far below 1e-4."""
 
+import warnings
+
 import numpy as np
 import pytest
 from host_words import words
@@ -140,3 +142,40 @@ def test_discrete_latents_have_no_cells(backend):
     x = np.array([[1, 0, np.nan, 1, 0]], "float32")
     with pytest.raises(ValueError, match=r"Latent sites \['z'\] of the model are discrete"):
         grid(backend, backend.programs.discrete(Discrete.example()), x)
+
+
+def test_what_lies_outside_of_the_grid_is_said(backend):
+    truth = truth_of(1)
+    x = truth.draw(np.random.default_rng(1), 3).astype("float32")
+    pair = backend.programs.linear_gaussian(truth)
+    with pytest.warns(UserWarning, match=r"The posterior of \d rows, .* goes on outside") as caught:
+        found = grid(backend, pair, x, bounds=(4, 6), num_points=50)
+    assert any("The guide of 3 rows" in str(w.message) for w in caught)
+    assert found.sizes["z_0"] == 50
+    with pytest.warns(UserWarning, match=r"does not sum to 1 .* take more `num_points`"):
+        grid(backend, pair, x, bounds=(-50, 50), num_points=20)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-1, 2)])
+def test_a_bounded_prior_ends_with_its_support(backend, bounds):
+    """The posterior has mass up to the grid's ends, and none beyond: nothing to warn of."""
+    ppl = words(backend)
+
+    def model(x):
+        with ppl.plate("rows", len(x)):
+            z = ppl.sample("z", ppl.dist.Uniform(0 * x[:, 0], 1 + 0 * x[:, 0]))
+            ppl.sample("x", ppl.dist.Normal(z[..., None] + 0 * x, 2.0).to_event(1), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", len(x)):
+            ppl.sample("z", ppl.dist.Beta(1 + 0 * x[:, 0], 1 + 0 * x[:, 0]))
+
+    x = np.array([[0.3, 1.0], [0.5, 0.5]], "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = grid(backend, (model, guide), x, bounds=bounds, num_points=150)
+    axis = found.z_0.values
+    density = np.exp(-0.5 * ((x[:, None] - axis[:, None]) ** 2).sum(-1) / 4)
+    density = np.where((axis > 0) & (axis < 1), density / (2 * np.pi * 4), 0)
+    evidence = np.log(density.sum(1) * (axis[1] - axis[0]))
+    np.testing.assert_allclose(found.log_evidence, evidence, atol=1e-5)

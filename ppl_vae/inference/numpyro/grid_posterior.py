@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array
-from jax.scipy.special import logsumexp
 
 from ppl_vae.counts import check_at_least
 from ppl_vae.entry_bounds import check_finite
+from ppl_vae.grids import Grid, summarise_grid
 from ppl_vae.inference.numpyro.estimators import checked_program
 from ppl_vae.inference.numpyro.mwg import decode
 from ppl_vae.inference.numpyro.program import Latents
@@ -52,7 +52,7 @@ def grid_posterior(
         mask: bool, the shape of x, True = observed; by default what is not NaN.
         site: name of the data site.
         params: trained values of `numpyro.param` sites, if any (`svi_result.params`).
-        bounds: the grid's ends along each latent; nothing is seen outside of them.
+        bounds: the grid's ends along each latent; what lies outside is not counted.
         num_points: cells N along each latent.
         chunk_size: rows given to the decoder at a time, without effect on the result.
         **kwargs: further keyword arguments of model and guide.
@@ -60,6 +60,9 @@ def grid_posterior(
     Returns:
         `log_posterior` and `log_guide`, the log densities (row, z_0[, z_1]); `log_evidence` (row);
         `posterior_mean` (row, latent); `kl_guide` (row), all in nats; coordinates z_0, z_1.
+
+    Warns:
+        UserWarning: the posterior or the guide of a row does not lie on the grid.
 
     Raises:
         ValueError: there are more latents than two or discrete ones, or bad data or programs.
@@ -81,11 +84,8 @@ def grid_posterior(
     if num_latents > 2:
         raise ValueError(f"A grid takes one or two latents a row, the model has {num_latents}.")
     check_at_least(1, num_points=num_points, chunk_size=chunk_size)
-    low, high = check_finite(bounds)
-    cell = (high - low) / num_points
-    axis = low + cell * (np.arange(num_points) + 0.5)
-    grid = np.stack(np.meshgrid(*[axis] * num_latents, indexing="ij"), -1)
-    points = jnp.asarray(grid.reshape(-1, num_latents), jnp.result_type(float))
+    grid = Grid(check_finite(bounds), num_points, num_latents)
+    points = jnp.asarray(grid.points, jnp.result_type(float))
 
     def at(point: Array) -> tuple[Array, Array]:
         z = _latents(point, first)
@@ -95,24 +95,7 @@ def grid_posterior(
 
     at_once = max(1, chunk_size // len(program.x_obs))
     log_joint, log_q = jax.jit(lambda p: jax.lax.map(at, p, batch_size=at_once))(points)
-    log_cell = num_latents * np.log(cell)
-    log_evidence = logsumexp(log_joint, axis=0) + log_cell
-    log_posterior = log_joint - log_evidence
-    ratio = jnp.where(log_q == -jnp.inf, 0, log_q - log_posterior)
-    axes = [f"z_{i}" for i in range(num_latents)]
-    shape = (-1, *[num_points] * num_latents)
-    return xr.Dataset(
-        {
-            "log_posterior": (("row", *axes), np.asarray(log_posterior.T).reshape(shape)),
-            "log_guide": (("row", *axes), np.asarray(log_q.T).reshape(shape)),
-            "log_evidence": ("row", np.asarray(log_evidence)),
-            "posterior_mean": (
-                ("row", "latent"), np.asarray(jnp.exp(log_posterior + log_cell).T @ points)
-            ),
-            "kl_guide": ("row", np.asarray((jnp.exp(log_q + log_cell) * ratio).sum(0))),
-        },
-        coords=dict.fromkeys(axes, axis),
-    )  # fmt: skip
+    return summarise_grid(grid, np.asarray(log_joint), np.asarray(log_q))
 
 
 def _latents(point: Array, like: Latents) -> Latents:

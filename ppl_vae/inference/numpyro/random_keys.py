@@ -12,7 +12,8 @@ def check_key(key: Any) -> None:
     """Raise a `TypeError` unless `key` is one random key of jax.
 
     Example:
-        >>> check_key(jax.random.key(0))
+        >>> import jax
+        >>> check_key(jax.random.key(1))
         >>> check_key(0)
         Traceback (most recent call last):
             ...

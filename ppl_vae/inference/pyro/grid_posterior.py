@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_vae.counts import check_at_least
 from ppl_vae.entry_bounds import check_finite
+from ppl_vae.grids import Grid, summarise_grid
 from ppl_vae.inference.pyro.estimators import checked_program
 from ppl_vae.inference.pyro.mcmc import as_numpy
 from ppl_vae.inference.pyro.mwg import decode
@@ -49,7 +50,7 @@ def grid_posterior(
         *args: further arguments of model and guide.
         mask: bool, the shape of x, True = observed; by default what is not NaN.
         site: name of the data site.
-        bounds: the grid's ends along each latent; nothing is seen outside of them.
+        bounds: the grid's ends along each latent; what lies outside is not counted.
         num_points: cells N along each latent.
         chunk_size: rows given to the decoder at a time, without effect on the result.
         **kwargs: further keyword arguments of model and guide.
@@ -57,6 +58,9 @@ def grid_posterior(
     Returns:
         `log_posterior` and `log_guide`, the log densities (row, z_0[, z_1]); `log_evidence` (row);
         `posterior_mean` (row, latent); `kl_guide` (row), all in nats; coordinates z_0, z_1.
+
+    Warns:
+        UserWarning: the posterior or the guide of a row does not lie on the grid.
 
     Raises:
         ValueError: there are more latents than two or discrete ones, or bad data or programs.
@@ -80,11 +84,8 @@ def grid_posterior(
     if num_latents > 2:
         raise ValueError(f"A grid takes one or two latents a row, the model has {num_latents}.")
     check_at_least(1, num_points=num_points, chunk_size=chunk_size)
-    low, high = check_finite(bounds)
-    cell = (high - low) / num_points
-    axis = low + cell * (np.arange(num_points) + 0.5)
-    grid = np.stack(np.meshgrid(*[axis] * num_latents, indexing="ij"), -1)
-    points = torch.as_tensor(grid.reshape(-1, num_latents)).to(next(iter(first.values())))
+    grid = Grid(check_finite(bounds), num_points, num_latents)
+    points = torch.as_tensor(grid.points).to(next(iter(first.values())))
 
     parts = []
     with pyro.validation_enabled(False):  # cells may lie outside of the prior's support
@@ -95,24 +96,7 @@ def grid_posterior(
             log_joint = decoded.log_prior + decoded.log_observed
             parts.append((log_joint, program.log_proposal(z, x_each)))
     log_joint, log_q = (torch.cat(part) for part in zip(*parts, strict=True))
-    log_cell = num_latents * np.log(cell)
-    log_evidence = log_joint.logsumexp(0) + log_cell
-    log_posterior = log_joint - log_evidence
-    ratio = torch.where(log_q == -torch.inf, 0, log_q - log_posterior)
-    axes = [f"z_{i}" for i in range(num_latents)]
-    shape = (-1, *[num_points] * num_latents)
-    return xr.Dataset(
-        {
-            "log_posterior": (("row", *axes), as_numpy(log_posterior.T).reshape(shape)),
-            "log_guide": (("row", *axes), as_numpy(log_q.T).reshape(shape)),
-            "log_evidence": ("row", as_numpy(log_evidence)),
-            "posterior_mean": (
-                ("row", "latent"), as_numpy((log_posterior + log_cell).exp().T @ points)
-            ),
-            "kl_guide": ("row", as_numpy(((log_q + log_cell).exp() * ratio).sum(0))),
-        },
-        coords=dict.fromkeys(axes, axis),
-    )  # fmt: skip
+    return summarise_grid(grid, as_numpy(log_joint), as_numpy(log_q))
 
 
 def _latents(points: Tensor, like: Latents) -> Latents:
