@@ -1,6 +1,6 @@
 """The toy grid of the paper: its data, its 14 conditionals, the exact answer, and the scores.
 
-A mixture of 13 Gaussians on a diamond in the plane, and a VAE with one latent in [0, 1], of which
+A mixture of 13 Gaussians on a diamond in the plane, and a VAE with one latent in (0, 1), of which
 component c has the part [c / 13, (c + 1) / 13]. One coordinate is observed, the other is drawn.
 Every chain of every method starts at the edge of what is scored, the missing coordinate at -3, with
 the paper's one step of pseudo-Gibbs. Pitfall III is about such starts, far from what is likely. The
@@ -33,7 +33,8 @@ X = np.array(
 )  # one row a condition
 GRID = np.linspace(-3, 3, 5_000)
 START = np.where(np.isnan(X), np.float32(GRID[0]), X)
-Z_GRID = np.linspace(0, 1, 500)
+BOUNDS = (1e-6, 1 - 1e-6)  # of z: at 0 and 1 a Beta distribution's density may be infinite
+Z_GRID = np.linspace(*BOUNDS, 500)
 
 
 class Preset(NamedTuple):
@@ -84,6 +85,20 @@ def draw(rng, num_rows):
     component = rng.integers(NUM_COMPONENTS, size=num_rows)
     noise = rng.normal(size=(num_rows, 2))
     return (MEANS[component] + SCALES[component] * noise).astype(np.float32), component
+
+
+def latents(rng, component, num_latents):
+    """Draw latents in the parts of the components (rows,), shape (num_latents, rows, 1)."""
+    u = rng.uniform(size=(num_latents, len(component), 1))
+    z = (component[:, None] + u) / NUM_COMPONENTS
+    return np.clip(z, *BOUNDS).astype(np.float32)  # as float32 some would be 1
+
+
+def show_loss(bar, step, loss):
+    """Show it beside the progress bar, and stop if it is not finite."""
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"The loss is {loss:.3g} at step {step}, or a little before it.")
+    bar.set_postfix(loss=f"{loss:.3f}")
 
 
 def exact_densities(loc, scale):

@@ -60,7 +60,7 @@ class ToyVAE(nnx.Module):
 
     def model(self, x):
         with numpyro.plate("rows", x.shape[0]):
-            z = numpyro.sample("z", dist.Uniform(0, 1).expand([1]).to_event(1))
+            z = numpyro.sample("z", dist.Uniform(*toy_grid.BOUNDS).expand([1]).to_event(1))
             numpyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x):
@@ -100,11 +100,10 @@ def train(args, preset):
         x, component = toy_grid.draw(rng, 27_000)
         for step in (bar := trange(preset.num_steps, desc="training")):
             rows = rng.integers(len(x), size=preset.batch_size)
-            u = rng.uniform(size=(preset.num_latents, preset.batch_size))
-            z = ((component[rows] + u) / toy_grid.NUM_COMPONENTS)[..., None].astype(np.float32)
+            z = toy_grid.latents(rng, component[rows], preset.num_latents)
             value = train_step(vae, optimizer, x[rows], z)
-            if step % 100 == 0:
-                bar.set_postfix(loss=f"{value:.3f}")
+            if step % 100 == 0 or step + 1 == preset.num_steps:
+                toy_grid.show_loss(bar, step, float(value))
         with whole(path) as part:
             np.savez(part, *jax.tree.leaves(nnx.state(vae, nnx.Param)))
     with np.load(path) as file:

@@ -55,7 +55,7 @@ class ToyVAE(nn.Module):
 
     def model(self, x):
         with pyro.plate("rows", x.shape[0]):
-            low, high = x.new_zeros(1), x.new_ones(1)
+            low, high = (x.new_full((1,), bound) for bound in toy_grid.BOUNDS)
             z = pyro.sample("z", dist.Uniform(low, high).to_event(1))
             pyro.sample("x", self.decode(z), obs=x)
 
@@ -100,13 +100,12 @@ def train(args, preset, device):
         x, component = toy_grid.draw(rng, 27_000)
         for step in (bar := trange(preset.num_steps, desc="training")):
             rows = rng.integers(len(x), size=preset.batch_size)
-            u = rng.uniform(size=(preset.num_latents, preset.batch_size))
-            z = ((component[rows] + u) / toy_grid.NUM_COMPONENTS)[..., None].astype(np.float32)
+            z = toy_grid.latents(rng, component[rows], preset.num_latents)
             batch = (torch.as_tensor(a, device=device) for a in (x[rows], z))
             value = train_step(vae, optimizer, *batch)
             schedule.step()
-            if step % 100 == 0:
-                bar.set_postfix(loss=f"{value:.3f}")
+            if step % 100 == 0 or step + 1 == preset.num_steps:
+                toy_grid.show_loss(bar, step, float(value))
         with whole(path) as part:
             torch.save(vae.state_dict(), part)
     vae.load_state_dict(torch.load(path, weights_only=True, map_location=device))

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_a_file_is_replaced_when_all_is_written(experiment, tmp_path):
     assert np.load(path)["arr_0"].sum() == 2
 
 
-def test_an_interrupted_evaluation_ends_the_script(backend, arguments):
+def test_an_interrupted_evaluation_ends_the_script(backend, arguments, monkeypatch):
     """The library returns the rows that were reached, the others NaN, with a warning."""
     blocks = importlib.import_module(f"ppl_vae.inference.{backend.name}.row_blocks")
     reached = []
@@ -110,6 +111,8 @@ def test_an_interrupted_evaluation_ends_the_script(backend, arguments):
     xr, key = pytest.importorskip("xarray"), ()
     if backend.name == "numpyro":
         key = (importlib.import_module("jax").random.key(0),)
+    monkeypatch.setattr(blocks, "rows_per_block", lambda *_: blocks.ROWS_PER_BLOCK)
+    program = SimpleNamespace(x_obs=np.zeros(2 * blocks.ROWS_PER_BLOCK))
     arguments()
     with pytest.raises(UserWarning, match="Interrupted"):
-        blocks.over_blocks(*key, 2 * blocks.ROWS_PER_BLOCK, work, False)
+        blocks.over_blocks(*key, program, work, False)

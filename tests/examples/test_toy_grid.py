@@ -31,6 +31,26 @@ def test_the_fourteen_conditions(toy_grid):
         np.testing.assert_array_equal(row, np.float32(observed))
 
 
+def test_latents_keep_off_the_ends_of_their_interval(toy_grid):
+    """In float32 (12 + u) / 13 is 1 for one u of 30 million: a Beta has no finite density there."""
+
+    class AlmostOne:
+        def uniform(self, size):
+            return np.stack([np.full(size[1:], u) for u in (0.0, 0.5, 1 - 1e-12)])
+
+    z = toy_grid.latents(AlmostOne(), np.array([0, 12]), 3)
+    assert z.shape == (3, 2, 1)
+    assert z.dtype == np.float32
+    assert ((z > 0) & (z < 1)).all()
+    np.testing.assert_allclose(z[1, :, 0], [0.5 / 13, 12.5 / 13], rtol=1e-6)
+    assert np.isfinite(stats.beta(0.5, 3.0).logpdf(z)).all()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(toy_grid):
+    with pytest.raises(FloatingPointError, match="The loss is nan at step 300"):
+        toy_grid.show_loss(None, 300, float("nan"))
+
+
 def test_quadrature_against_the_mixture(toy_grid):
     """A decoder that is constant on each component's part of the latent: the mixture itself."""
     component = np.minimum((toy_grid.Z_GRID * 13).astype(int), 12)

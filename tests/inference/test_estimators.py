@@ -122,6 +122,22 @@ def test_memory_and_company_do_not_change_the_numbers(backend):
 
 
 @pytest.mark.exact
+@pytest.mark.filterwarnings("ignore:The (model|guide) cannot be run on copies")
+def test_programs_of_so_many_rows_and_no_others(backend):
+    """A plate of 40 rows, and latents of a shape that is written down: no block of them runs."""
+    ppl, model = words(backend), safe(backend)[0]
+    loc = backend.array(np.zeros((NUM_ROWS, 2), "float32"))
+
+    def guide(x):
+        with ppl.plate("rows", NUM_ROWS):
+            ppl.sample("z", ppl.dist.Normal(loc, 1.4).to_event(1))
+
+    found = estimate(backend, "log_likelihood", (model, guide), num_particles=4_000)
+    assert np.abs(scores_of(found, LOG_EVIDENCE)).max() < 5
+    for name in ("importance_posterior", "kl_per_site"):
+        assert estimate(backend, name, (model, guide), num_particles=20).sizes["row"] == NUM_ROWS
+
+
 def test_conditional_is_the_difference_of_two_terms(backend):
     given = MASK & (np.arange(5) < 3)
     found = estimate(

@@ -93,5 +93,5 @@ def active_units(
     def of_block(key: Array, rows: Array) -> xr.Dataset:
         return moments(jax.tree.map(np.asarray, draw(key, rows)))
 
-    found = over_blocks(key, len(program.x_obs), of_block, progress_bar)
+    found = over_blocks(key, program, of_block, progress_bar)
     return summarise_units(found, num_particles, threshold)

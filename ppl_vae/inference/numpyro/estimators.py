@@ -220,7 +220,6 @@ def _estimate(
     key: Array, program: Program, numbers: Sequence[int], chunk_size: int, progress_bar: bool
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
-    num_rows = len(program.x_obs)
     nothing_seen = rows_without_data(program)
 
     @jax.jit
@@ -233,7 +232,7 @@ def _estimate(
         weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
         return summarise_weights(weights, numbers)
 
-    return over_blocks(key, num_rows, summarise, progress_bar)
+    return over_blocks(key, program, summarise, progress_bar)
 
 
 def rows_without_data(program: Program) -> np.ndarray:

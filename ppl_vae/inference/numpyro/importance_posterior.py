@@ -114,7 +114,7 @@ def importance_posterior(
         drawn = resample(key_resample, rows, pool, jnp.asarray(used))
         return tabulate(log_weights, used, *jax.tree.map(np.asarray, (pool.z, *drawn)))
 
-    found = over_blocks(key, len(program.x_obs), of_block, progress_bar)
+    found = over_blocks(key, program, of_block, progress_bar)
     run = described(key, program, num_particles, began)
     return arrange(found, **run, nothing_seen=rows_without_data(program), coords=coords)
 

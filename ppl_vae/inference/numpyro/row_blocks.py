@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from ppl_vae.inference.numpyro.program import Program
 from ppl_vae.inference.numpyro.rows import rows_of
 
-__all__ = ["ROWS_PER_BLOCK", "at_once", "block_of", "over_blocks"]
+__all__ = ["ROWS_PER_BLOCK", "at_once", "block_of", "over_blocks", "rows_per_block"]
 
 ROWS_PER_BLOCK = 32  # results depend on the seed, and not on what fits into memory
 
@@ -33,19 +34,38 @@ def at_once(chunk_size: int, program: Program) -> int:
     return max(1, chunk_size // len(program.x_obs))
 
 
+def rows_per_block(key: Array, program: Program) -> int:
+    """Return R, or B if the program is written for B rows: a plate of fixed size, a closure."""
+    num_rows = len(program.x_obs)
+    if num_rows <= ROWS_PER_BLOCK:
+        return num_rows
+    block = block_of(program, jnp.arange(ROWS_PER_BLOCK))
+
+    def run(key: Array) -> Array:
+        z = block.propose(key, block.x_obs)
+        log_prior, _, likelihood = block.decode(z)
+        return block.log_proposal(z, block.x_obs) + log_prior + block.log_observed(likelihood)
+
+    try:
+        jax.eval_shape(run, key)
+    except (TypeError, ValueError):  # shapes that do not go together; the B rows were checked
+        return num_rows
+    return ROWS_PER_BLOCK
+
+
 def over_blocks(
-    key: Array, num_rows: int, work: Callable[[Array, Array], xr.Dataset], progress_bar: bool
+    key: Array, program: Program, work: Callable[[Array, Array], xr.Dataset], progress_bar: bool
 ) -> xr.Dataset:
-    """Return what `work(key, rows)` says of each row, joined along `row`.
+    """Return what `work(key, rows)` says of each row of the program, joined along `row`.
 
     Every block has as many rows, the last one filled up with the first rows, so that one program is
     compiled; its key depends on its number alone. Rows that were not reached hold NaN.
     """
     done: list[xr.Dataset] = []
-    size = min(ROWS_PER_BLOCK, num_rows)
+    num_rows, size = len(program.x_obs), rows_per_block(key, program)
     with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
         try:
-            for number, first in enumerate(range(0, num_rows, ROWS_PER_BLOCK)):
+            for number, first in enumerate(range(0, num_rows, size)):
                 rows = jnp.arange(first, first + size) % num_rows
                 done.append(work(random.fold_in(key, number), rows))
                 bar.update(min(size, num_rows - first))

@@ -93,6 +93,6 @@ def kl_per_site(
     def of_block(key: Array, rows: Array) -> xr.Dataset:
         return divergences(*jax.tree.map(np.asarray, terms(key, rows)))
 
-    found = over_blocks(key, len(program.x_obs), of_block, progress_bar)
+    found = over_blocks(key, program, of_block, progress_bar)
     run = described(key, program, num_particles, began)
     return make_estimates(found, **run, coords=coords)

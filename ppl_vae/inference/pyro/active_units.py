@@ -87,5 +87,5 @@ def active_units(
         draws = draw_latents(block_of(program, rows), num_particles, chunk_size)
         return moments({name: as_numpy(value) for name, value in draws.items()})
 
-    found = over_blocks(len(program.x_obs), of_block, progress_bar)
+    found = over_blocks(program, of_block, progress_bar)
     return summarise_units(found, num_particles, threshold)

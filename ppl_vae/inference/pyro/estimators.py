@@ -213,7 +213,6 @@ def _estimate(
     program: Program, numbers: Sequence[int], chunk_size: int, progress_bar: bool
 ) -> xr.Dataset:
     """Summaries of every row's weights, a block of rows at a time."""
-    num_rows = len(program.x_obs)
     nothing_seen = rows_without_data(program)
 
     def summarise(rows: Tensor) -> xr.Dataset:
@@ -222,7 +221,7 @@ def _estimate(
         weights[:, nothing_seen[rows]] = 0  # log p of no entry at all
         return summarise_weights(weights, numbers)
 
-    return over_blocks(num_rows, summarise, progress_bar)
+    return over_blocks(program, summarise, progress_bar)
 
 
 def rows_without_data(program: Program) -> np.ndarray:

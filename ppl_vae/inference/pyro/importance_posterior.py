@@ -122,7 +122,7 @@ def importance_posterior(
             completed,
         )
 
-    found = over_blocks(len(program.x_obs), of_block, progress_bar)
+    found = over_blocks(program, of_block, progress_bar)
     run = described(program, num_particles, began)
     return arrange(found, **run, nothing_seen=rows_without_data(program), coords=coords)
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ppl_vae.inference.pyro.program import Program
 from ppl_vae.inference.pyro.rows import rows_of
 
-__all__ = ["ROWS_PER_BLOCK", "at_once", "block_of", "over_blocks"]
+__all__ = ["ROWS_PER_BLOCK", "at_once", "block_of", "over_blocks", "rows_per_block"]
 
 ROWS_PER_BLOCK = 32  # results depend on the seed, and not on what fits into memory
 
@@ -32,18 +32,35 @@ def at_once(chunk_size: int, program: Program) -> int:
     return max(1, chunk_size // len(program.x_obs))
 
 
+def rows_per_block(program: Program) -> int:
+    """Return R, or B if the program is written for B rows: a plate of fixed size, a closure."""
+    num_rows = len(program.x_obs)
+    if num_rows <= ROWS_PER_BLOCK:
+        return num_rows
+    block = block_of(program, torch.arange(ROWS_PER_BLOCK))
+    try:
+        with torch.random.fork_rng():
+            z = block.propose(block.x_obs)
+            log_prior, _, likelihood = block.decode(z)
+            _ = block.log_proposal(z, block.x_obs) + log_prior + block.log_observed(likelihood)
+    except (RuntimeError, ValueError):  # shapes that do not go together; the B rows were checked
+        return num_rows
+    return ROWS_PER_BLOCK
+
+
 def over_blocks(
-    num_rows: int, work: Callable[[Tensor], xr.Dataset], progress_bar: bool
+    program: Program, work: Callable[[Tensor], xr.Dataset], progress_bar: bool
 ) -> xr.Dataset:
-    """Return what `work(rows)` says of each row, joined along `row`.
+    """Return what `work(rows)` says of each row of the program, joined along `row`.
 
     A block has R rows, the last one what is left. Rows that were not reached hold NaN.
     """
+    num_rows, size = len(program.x_obs), rows_per_block(program)
     done: list[xr.Dataset] = []
     with tqdm(total=num_rows, unit="row", disable=not progress_bar) as bar:
         try:
-            for first in range(0, num_rows, ROWS_PER_BLOCK):
-                rows = torch.arange(first, min(first + ROWS_PER_BLOCK, num_rows))
+            for first in range(0, num_rows, size):
+                rows = torch.arange(first, min(first + size, num_rows))
                 done.append(work(rows))
                 bar.update(len(rows))
         except KeyboardInterrupt:

@@ -86,6 +86,6 @@ def kl_per_site(
         log_ratios = {name: as_numpy(draws.log_q[name] - draws.log_prior[name]) for name in draws.z}
         return divergences(log_ratios, as_numpy(draws.log_observed))
 
-    found = over_blocks(len(program.x_obs), of_block, progress_bar)
+    found = over_blocks(program, of_block, progress_bar)
     run = described(program, num_particles, began)
     return make_estimates(found, **run, coords=coords)
