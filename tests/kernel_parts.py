@@ -73,10 +73,9 @@ def one_chain(backend, value):
 
 
 def decoded(backend, program, z):
-    """What MWG's ratio reads of latents; NumPyro's sets apart what all rows x share."""
+    """What MWG's ratio reads of latents."""
     mwg = module(backend, "mwg")
-    at = mwg.decode(program, z)
-    return mwg.score(at) if backend.name == "numpyro" else at
+    return mwg.score(mwg.decode(program, z))
 
 
 def mwg_state(backend, program, x, z):

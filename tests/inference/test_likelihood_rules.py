@@ -97,7 +97,6 @@ def test_entrywise_rows_are_scored_by_their_observed_entries(backend, name):
         assert np.isfinite(drawn).all()
 
 
-@pytest.mark.parametrize("backend", ["numpyro"], indirect=True)
 @pytest.mark.parametrize("name", ENTRYWISE)
 def test_whole_rows_are_scored_in_two_parts(backend, name):
     rules, (args, x, log_p) = module(backend, "likelihood"), ENTRYWISE[name]

@@ -56,9 +56,8 @@ def test_files_of_methods_have_the_same_names(file):
     assert names[0] == names[1]
 
 
-ONLY_NUMPYRO = {  # `row_tensors` in Pyro; log p(x | z) in two parts, which torch gains nothing by
-    "row_arrays", "Scored", "fixed_log_prob", "score", "twice_varying_log_prob", "varying_log_prob",
-    "refuse_undefined",
+ONLY_NUMPYRO = {  # `row_tensors` in Pyro; what XLA would write out as an array
+    "row_arrays", "twice_varying_log_prob", "refuse_undefined",
 }  # fmt: skip
 ONLY_PYRO = {  # NumPyro has `vmap`, and takes numpy arrays for its own
     "as_tensor", "fold_rows", "join", "map_tensors", "repeat_rows", "row_tensors", "unfold_rows",

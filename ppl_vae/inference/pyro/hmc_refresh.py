@@ -18,7 +18,7 @@ from ppl_vae.counts import check_at_least
 from ppl_vae.inference.pyro.ac_mwg import ACMWGKernel, ACMWGState
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
-from ppl_vae.inference.pyro.mwg import Decoded, MWGKernel, MWGState
+from ppl_vae.inference.pyro.mwg import Decoded, MWGKernel, MWGState, Scored, score
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
 from ppl_vae.inference.pyro.unconstrained import (
@@ -121,8 +121,8 @@ def leapfrog(
 
 
 def refresh(
-    program: Program, current: Decoded, *, step_size: float, num_steps: int
-) -> tuple[Decoded, Tensor, Tensor]:
+    program: Program, current: Decoded | Scored, *, step_size: float, num_steps: int
+) -> tuple[Decoded | Scored, Tensor, Tensor]:
     """Move the latents of every row by HMC; return them, the acceptance rate and divergence."""
     # 1. Draw a momentum, and follow the dynamics, which may well diverge.
     u, log_det = to_unconstrained(program, current.z)
@@ -132,7 +132,8 @@ def refresh(
         u_new, momentum_new = leapfrog(
             gradient, u, momentum, step_size=step_size, num_steps=num_steps
         )
-        proposed, log_det_new = decode_unconstrained(program, u_new)
+        at, log_det_new = decode_unconstrained(program, u_new)
+    proposed = score(at) if isinstance(current, Scored) else at
 
     # 2. Accept or keep z; rows are independent, so that each decides for itself.
     log_target = current.log_prior + current.log_observed + log_det

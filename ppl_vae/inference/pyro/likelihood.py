@@ -34,10 +34,12 @@ __all__ = [
     "Rule",
     "complete",
     "find_rule",
+    "fixed_log_prob",
     "is_binary",
     "log_prob",
     "observed_log_prob",
     "register_rule",
+    "varying_log_prob",
 ]
 
 
@@ -116,6 +118,25 @@ def log_prob(d: Distribution, x: Tensor) -> Tensor:
     return d.log_prob(x)
 
 
+def fixed_log_prob(d: Distribution) -> Tensor:
+    """Return the part of log p(x) that no x changes, in nats.
+
+    For Bernoulli entries it is log p of the likeliest row, where all the logarithms are; else 0.
+    """
+    entry = _entrywise(d)
+    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, Bernoulli):
+        return _sum_event(d, bernoulli.fixed_log_prob(entry.logits))
+    return torch.zeros(())
+
+
+def varying_log_prob(d: Distribution, x: Tensor) -> Tensor:
+    """Return the rest of log p(x) of completed rows, in nats."""
+    entry = _entrywise(d)
+    if find_rule(d).log_prob is _entrywise_log_prob and isinstance(entry, Bernoulli):
+        return _sum_event(d, bernoulli.varying_log_prob(entry.logits, x))
+    return log_prob(d, x)
+
+
 def complete(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
     """Return `x` with its missing entries drawn from p(x_m | x_o); the rest is bit-identical."""
     drawn = find_rule(d).sample(d, x, mask)
@@ -156,8 +177,8 @@ def _within_support(entry: Distribution, x: Tensor, mask: Tensor) -> Tensor:
 def _entrywise_sample(d: Distribution, x: Tensor, mask: Tensor) -> Tensor:
     del mask
     entry = _entrywise(d)
-    if isinstance(entry, Bernoulli):  # torch.bernoulli is several times slower on CPU
-        return bernoulli.uniform(x.shape, entry.probs) < entry.probs
+    if isinstance(entry, Bernoulli):
+        return bernoulli.sample(entry.probs, x.shape)
     return entry.sample() if entry.batch_shape == x.shape else entry.expand(x.shape).sample()
 
 

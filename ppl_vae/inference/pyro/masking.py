@@ -18,8 +18,9 @@ def where(mask: Tensor, x: Tensor, y: Tensor) -> Tensor:
     if _must_branch(x) or _must_branch(y):
         return torch.where(mask, x, y)
     kind = BITS[x.dtype]
-    differing = (x.view(kind) ^ y.view(kind)).bitwise_and_(_as_bits(mask, kind))
-    return differing.bitwise_xor_(y.view(kind)).view(x.dtype)
+    bits = _as_bits(mask, kind)
+    kept = _once(x).view(kind) & bits
+    return (y.view(kind) & ~bits).bitwise_or_(kept).view(x.dtype)
 
 
 def keep(mask: Tensor, x: Tensor) -> Tensor:
@@ -35,7 +36,12 @@ def _must_branch(x: Tensor) -> bool:
 
 
 def _as_bits(mask: Tensor, kind: torch.dtype) -> Tensor:
-    """All bits set where `mask` is True, without its repetitions along leading axes."""
-    while mask.ndim > 1 and mask.stride(0) == 0:
-        mask = mask[0]
-    return mask.to(kind).neg_()
+    """All bits set where `mask` is True."""
+    return _once(mask).to(kind).neg_()
+
+
+def _once(repeated: Tensor) -> Tensor:
+    """Leave out repetitions along leading axes."""
+    while repeated.ndim > 1 and repeated.stride(0) == 0:
+        repeated = repeated[0]
+    return repeated

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.missingness import check_missingness, log_missingness
-from ppl_vae.inference.pyro.mwg import Decoded, decode, move_latents
+from ppl_vae.inference.pyro.mwg import Scored, decode, move_latents, score
 from ppl_vae.inference.pyro.program import Latents, Program
 from ppl_vae.inference.pyro.rows import select_rows
 from ppl_vae.inference.pyro.starting import within_prior
@@ -25,7 +25,7 @@ class MNARMWGState(NamedTuple):
     """What the next step needs."""
 
     x: Tensor  # completed rows, (C, B, *event)
-    current: Decoded
+    current: Scored
     log_missing: Tensor  # log p(M | x), (C, B)
 
     @property
@@ -133,7 +133,7 @@ class MNARMWGKernel(ProgramKernel):
     def start(self, program: Program, x: Tensor, z: Latents | None) -> MNARMWGState:
         """Start from completed rows, at the latents handed over or at z ~ q(z | x)."""
         z = program.propose(x) if z is None else z
-        current = decode(program, within_prior(program, z))
+        current = score(decode(program, within_prior(program, z)))
         return MNARMWGState(x, current, log_missingness(program, self.missingness, x))
 
     def step(self, program: Program, state: MNARMWGState) -> tuple[MNARMWGState, MNARMWGInfo]:
@@ -143,4 +143,4 @@ class MNARMWGKernel(ProgramKernel):
     def redecode(self, program: Program, state: MNARMWGState) -> MNARMWGState:
         """Recompute what the programs say of the current latents and rows."""
         log_missing = log_missingness(program, self.missingness, state.x)
-        return MNARMWGState(state.x, decode(program, state.current.z), log_missing)
+        return MNARMWGState(state.x, score(decode(program, state.current.z)), log_missing)

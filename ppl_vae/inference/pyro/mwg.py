@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.inference.pyro.likelihood import log_prob
+from ppl_vae.inference.pyro.likelihood import fixed_log_prob, varying_log_prob
 from ppl_vae.inference.pyro.mcmc import ProgramKernel
 from ppl_vae.inference.pyro.metropolis import accept_probability, accept_rows
 from ppl_vae.inference.pyro.program import Latents, Program
@@ -18,8 +18,8 @@ from ppl_vae.inference.pyro.starting import within_prior
 from ppl_vae.inference.pyro.support import likelihood_within
 
 __all__ = [
-    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "decode", "log_joint", "log_ratio",
-    "move_latents", "step",
+    "Decoded", "MWGInfo", "MWGKernel", "MWGState", "Scored", "decode", "log_joint", "log_ratio",
+    "move_latents", "score", "step",
 ]  # fmt: skip
 
 
@@ -33,11 +33,22 @@ class Decoded(NamedTuple):
     likelihood: Distribution  # p(x | z)
 
 
+class Scored(NamedTuple):
+    """A decoded latent, ready to score rows under."""
+
+    z: Latents
+    log_prior: Tensor
+    log_others: Tensor
+    log_observed: Tensor
+    likelihood: Distribution
+    log_fixed: Tensor  # the part of log p(x, y | z) that no x changes, (C, B)
+
+
 class MWGState(NamedTuple):
     """What the next step needs."""
 
     x: Tensor  # completed rows, (C, B, *event)
-    current: Decoded
+    current: Scored
 
     @property
     def z(self) -> Latents:
@@ -62,13 +73,18 @@ def decode(program: Program, z: Latents) -> Decoded:
     return Decoded(z, log_prior, log_others, log_observed, likelihood)
 
 
-def log_joint(at: Decoded, x: Tensor) -> Tensor:
+def score(at: Decoded) -> Scored:
+    """Compute once what log p(x, y | z) of all rows x shares."""
+    return Scored(*at, at.log_others + fixed_log_prob(at.likelihood))
+
+
+def log_joint(at: Scored, x: Tensor) -> Tensor:
     """Return log p(x, y, z) of completed rows, shape (C, B)."""
-    log_likelihood = at.log_others + log_prob(at.likelihood, x)
+    log_likelihood = at.log_fixed + varying_log_prob(at.likelihood, x)
     return at.log_prior + likelihood_within(at.log_prior, log_likelihood)
 
 
-def log_ratio(program: Program, x: Tensor, proposed: Decoded, current: Decoded) -> Tensor:
+def log_ratio(program: Program, x: Tensor, proposed: Scored, current: Scored) -> Tensor:
     """Return log [p(x, z') q(z | x)] - log [p(x, z) q(z' | x)], shape (C, B)."""
     log_target_new, log_target_old = log_joint(proposed, x), log_joint(current, x)
     log_q_new = program.log_proposal(proposed.z, x)
@@ -76,9 +92,9 @@ def log_ratio(program: Program, x: Tensor, proposed: Decoded, current: Decoded) 
     return log_target_new - log_target_old + log_q_old - log_q_new
 
 
-def move_latents(program: Program, x: Tensor, current: Decoded) -> tuple[Decoded, MWGInfo]:
+def move_latents(program: Program, x: Tensor, current: Scored) -> tuple[Scored, MWGInfo]:
     """Propose z' ~ q(z | x_o, x_m), and accept it or keep z."""
-    proposed = decode(program, program.propose(x))
+    proposed = score(decode(program, program.propose(x)))
     log_a = log_ratio(program, x, proposed, current)
     accepted = accept_rows(log_a)
     current = select_rows(accepted, proposed, current)
@@ -128,18 +144,18 @@ class MWGKernel(ProgramKernel):
     def start(self, program: Program, x: Tensor, z: Latents | None) -> MWGState:
         """Start from completed rows, and from `z` where another kernel hands it over."""
         z = program.propose(x) if z is None else z
-        return MWGState(x, decode(program, within_prior(program, z)))
+        return MWGState(x, score(decode(program, within_prior(program, z))))
 
     def step(self, program: Program, state: MWGState) -> tuple[MWGState, MWGInfo]:
         """Advance the chains by one iteration."""
         return step(program, state)
 
-    def move_latents(self, program: Program, state: MWGState) -> tuple[Decoded, MWGInfo]:
+    def move_latents(self, program: Program, state: MWGState) -> tuple[Scored, MWGInfo]:
         """Return the latents of the next iteration; x_m stays as it is."""
         return move_latents(program, state.x, state.current)
 
     def arrive(
-        self, state: MWGState, current: Decoded, x: Tensor, info: MWGInfo
+        self, state: MWGState, current: Scored, x: Tensor, info: MWGInfo
     ) -> tuple[MWGState, MWGInfo]:
         """Return the next state, with x drawn from `current`."""
         del state  # nothing of it is kept
@@ -147,4 +163,4 @@ class MWGKernel(ProgramKernel):
 
     def redecode(self, program: Program, state: MWGState) -> MWGState:
         """Recompute what the model says of the current latents."""
-        return MWGState(state.x, decode(program, state.current.z))
+        return MWGState(state.x, score(decode(program, state.current.z)))
