@@ -28,17 +28,26 @@ class ResidualMLP(nn.Module):
     def __init__(self, num_in, num_out, preset):
         super().__init__()
         width = preset.width
-        self.first = nn.Linear(num_in, width)
-        self.inner = nn.ModuleList([nn.Linear(width, width) for _ in range(preset.num_blocks)])
-        self.outer = nn.ModuleList([nn.Linear(width, width) for _ in range(preset.num_blocks)])
+        self.first = linear(num_in, width)
+        self.inner = nn.ModuleList([linear(width, width) for _ in range(preset.num_blocks)])
+        self.outer = nn.ModuleList([linear(width, width) for _ in range(preset.num_blocks)])
         self.dropout = nn.Dropout(0.1)
-        self.last = nn.Linear(width, num_out)
+        self.last = linear(width, num_out)
 
     def forward(self, x):
         h = self.first(x).relu()
         for inner, outer in zip(self.inner, self.outer, strict=True):
             h = (h + outer(self.dropout(inner(h).relu()))).relu()
         return self.last(h)
+
+
+def linear(num_in, num_out):
+    """A layer whose first weights follow the law of flax's, which the NumPyro twin has."""
+    layer = nn.Linear(num_in, num_out)
+    scale = num_in**-0.5 / 0.8796  # 0.8796 is the deviation of a normal cut at 2
+    nn.init.trunc_normal_(layer.weight, std=scale, a=-2 * scale, b=2 * scale)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class ToyVAE(nn.Module):

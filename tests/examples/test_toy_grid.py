@@ -140,9 +140,7 @@ def test_smoke_preset_and_going_on(twin, example_folder, tmp_path):
 def test_small_preset_meets_the_paper(twin, example_folder, tmp_path):
     """AC-MWG and resampled LAIR at or below the paper's divergence in all three pitfalls.
 
-    Or level with independent draws of the exact answer, whose score is above the paper's where the
-    trained VAE has narrower modes than the paper's. Four standard errors are allowed: false alarm
-    0.016 per number by Student's t with 4 degrees, the seed being fixed.
+    Two standard errors are allowed, for processors that round otherwise; the seed is fixed.
     """
     pytest.importorskip(twin)
     script = example_folder / f"toy_grid_{twin}.py"
@@ -155,9 +153,8 @@ def test_small_preset_meets_the_paper(twin, example_folder, tmp_path):
     found = {(row["method"], row["condition"]): row for row in rows}
     for method in ("AC-MWG", "LAIR 4+1 resampled", "LAIR 19+1 resampled"):
         for pitfall in ("I", "II", "III"):
-            row, exact = found[method, pitfall], found["exact draws", pitfall]
-            bound = max(row["paper_value"], exact["value"])
-            assert row["value"] - 4 * row["standard_error"] <= bound, row
+            row = found[method, pitfall]
+            assert row["value"] - 2 * row["standard_error"] <= row["paper_value"], row
     for pitfall in ("I", "II", "III"):
         assert found["MWG", pitfall]["value"] > 5 * found["AC-MWG", pitfall]["value"]
     assert found["MWG", "III"]["value"] > 0.5
