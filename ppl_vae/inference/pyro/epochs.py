@@ -126,9 +126,12 @@ class Epochs:
         def backward(batch: tuple[Rows, dict[str, Tensor]]) -> Tensor:
             loss, gradient = compiled(batch)
             for parameter, slope in zip(parameters, gradient, strict=True):
+                if slope is None:
+                    parameter.grad = None
+                    continue
                 # A copy: parts of the gradient may share memory, or lie in it in another order.
-                own = None if slope is None else torch.empty_like(parameter).copy_(slope)
-                parameter.grad = own
+                own = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = own.copy_(slope)
             return loss
 
         compiled = Compiled(loss_and_gradient)

@@ -34,12 +34,20 @@ def dynamic_binarisation(x: Tensor) -> Tensor:
     """
     x = torch.as_tensor(x)
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    missing = torch.isnan(x)
-    if not bool(((x >= 0) & (x <= 1) | missing).all()):
+    missing = None if _in_unit_interval(x) else torch.isnan(x)
+    if missing is not None and not bool(((x >= 0) & (x <= 1) | missing).all()):
         seen = x[~missing]
         raise ValueError(
             f"dynamic_binarisation takes grey values in [0, 1], got {seen.min().item():g} to "
             f"{seen.max().item():g}; divide bytes by 255."
         )
-    pixels = (torch.rand_like(x) < x).to(x.dtype)  # torch.bernoulli takes several times as long
-    return pixels.masked_fill_(missing, torch.nan)
+    pixels = torch.rand_like(x).lt_(x)  # torch.bernoulli takes several times as long
+    return pixels if missing is None else pixels.masked_fill_(missing, torch.nan)
+
+
+def _in_unit_interval(x: Tensor) -> bool:
+    """Whether all entries lie in [0, 1], none of them missing."""
+    if x.numel() == 0:
+        return True
+    low, high = x.aminmax()
+    return bool(low >= 0) and bool(high <= 1)
