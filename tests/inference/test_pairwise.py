@@ -55,7 +55,7 @@ def test_selection_is_bit_identical(dtype):
     x = torch.tensor([[-0.0, torch.inf, torch.nan, 1.0], [2.0, -1e-40, -torch.inf, 3.0]])
     x, y = (x if dtype.is_floating_point else x.nan_to_num(5, 7, -7)).to(dtype), x.flip(1)
     y = (y if dtype.is_floating_point else y.nan_to_num(5, 7, -7)).to(dtype)
-    for mask_ in (mask, mask[:1].expand(2, 4)):
+    for mask_ in (mask, mask[:1].expand(2, 4), torch.ones_like(mask), torch.zeros_like(mask)):
         found = masking.where(mask_, x, y)
         expected = torch.where(mask_, x, y)
         assert found.dtype == dtype

@@ -8,6 +8,8 @@ unlike a product with the mask it is safe where the entries not selected are inf
 import torch
 from torch import Tensor
 
+from ppl_vae.inference.pyro.compiled import is_recording
+
 __all__ = ["keep", "where"]
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -25,6 +27,8 @@ def where(mask: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def keep(mask: Tensor, x: Tensor) -> Tensor:
     """Return x where `mask` is True and zero elsewhere."""
+    if _holds_everywhere(mask):
+        return x
     if _must_branch(x):
         return x.masked_fill(~mask, 0)
     kind = BITS[x.dtype]
@@ -33,6 +37,12 @@ def keep(mask: Tensor, x: Tensor) -> Tensor:
 
 def _must_branch(x: Tensor) -> bool:
     return x.dtype not in BITS or x.requires_grad or x.device.type != "cpu"
+
+
+def _holds_everywhere(mask: Tensor) -> bool:
+    """Whether nothing is to be left out, where looking is cheap: of complete rows on a CPU."""
+    is_traced = is_recording() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return not is_traced and mask.device.type == "cpu" and bool(_once(mask).all())
 
 
 def _as_bits(mask: Tensor, kind: torch.dtype) -> Tensor:
