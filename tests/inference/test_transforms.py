@@ -260,3 +260,23 @@ def test_the_program_is_asked_before_training(backend):
     with pytest.raises(ValueError, match="x must be black or white"):
         fit(backend, X, program, validation=backend.array(GREY))
     fit(backend, GREY, program, transform=binarisation(backend))
+
+
+def test_pyro_trains_without_denormals_and_leaves_the_rest_as_it_was():
+    """They make matrix products of importance-weighted gradients several times slower."""
+    torch = pytest.importorskip("torch")
+    from ppl_vae.pyro import VAE, fit
+
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormals")
+    torch.set_flush_denormal(False)
+    flushed = []
+
+    def transform(x):
+        flushed.append(float(torch.tensor(1e-40) * 1) == 0)
+        return x
+
+    x = (torch.rand(20, 6) < 0.5).float()
+    fit(VAE((6,), 2), x, num_steps=6, batch_size=10, transform=transform, progress_bar=False)
+    assert flushed[-6:] == [True] * 6
+    assert float(torch.tensor(1e-40) * 1) > 0

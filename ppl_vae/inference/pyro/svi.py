@@ -3,7 +3,8 @@
 import copy
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,8 +183,9 @@ def descend(
         seed = _resume(path, training, progress, words)
     for epoch, steps in progress.epochs(options.progress_bar):
         losses = epochs.run(training.backward, training.descent, seed + epoch, steps, training.rows)
-        for loss in losses:
-            progress.record(np.array([loss]))
+        with _without_denormals():
+            for loss in losses:
+                progress.record(np.array([loss]))
         if training.held_out is not None:
             with kept(training.buffers):
                 loss = epochs.loss(2**62 + seed, steps[-1] - 1, training.held_out)
@@ -191,6 +193,17 @@ def descend(
         if path is not None:
             arrays = {**_arrays(training, seed), **progress.arrays()}
             write_checkpoint(path, arrays, words)
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Take numbers below 1e-38 for zero: among importance weights are many, and CPUs slow there."""
+    before = float(torch.tensor(1e-40) * 1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 # --- checkpoints ----------------------------------------------------------------------------
