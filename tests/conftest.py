@@ -75,6 +75,10 @@ IN_PYRO_FIRST = {
     "test_the_hosts_subsample_statement", "test_data_without_density_are_found",
     "test_every_chain_leaves_its_start", "test_data_are_what_numpy_reads_in_them",
     "test_pseudo_gibbs_stays_where_the_guide_leaves_the_prior",
+    "test_kernels_and_estimates",
+    "test_the_draws_of_another_run_are_taken_as_they_are",
+    "test_counts_that_do_not_fit", "test_mean_weights_and_lp_are_those_of_both_sites",
+    "test_programs_of_so_many_rows_and_no_others",
 }  # fmt: skip
 
 
