@@ -32,6 +32,7 @@ compiled = importlib.import_module("ppl_vae.inference.pyro.compiled")
 def only_recorded(monkeypatch):
     """Run what was recorded as it is: compiling takes ten seconds a function, recording one."""
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    monkeypatch.delitem(compiled.OTHERWISE, torch.ops.aten.addmm.default)  # it rounds otherwise
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -166,6 +167,33 @@ def test_what_is_written_in_place_is_written_once_a_call(only_recorded):
         tree = step(tree)
     assert tree["x"].tolist() == [4, 0]
     assert counter == 4
+
+
+def test_masks_are_bytes_to_the_compiler_unless_they_are_written_to(monkeypatch):
+    """Of bools torch's compiler makes a branch for each."""
+
+    def compile_nothing(module, **options):
+        def run(*arguments):
+            kinds[:] = [a.dtype for a in arguments]
+            return module(*arguments)
+
+        return run
+
+    def fn(tree):
+        written[1:].copy_(tree["given"][1:])  # through a view
+        return torch.where(read & tree["given"], tree["x"], 0.0), tree["given"], written.clone()
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    read, written = torch.tensor([True, False, True]), torch.zeros(3, dtype=torch.bool)
+    step, kinds = compiled.Compiled(fn), []
+    for given in ([True, True, True], [True, True, False], [False, False, True]):
+        x, read[2] = torch.randn(3), not read[2]  # it is read anew in each call
+        found = step({"given": torch.tensor(given), "x": x})
+        expected = torch.where(read & torch.tensor(given), x, 0.0)
+        torch.testing.assert_close(found[0], expected, rtol=0, atol=0)
+        assert found[1].tolist() == given
+        assert found[2].tolist() == written.tolist() == [False, *given[1:]]
+    assert sorted(map(str, kinds)) == ["torch.bool", "torch.float32", "torch.uint8", "torch.uint8"]
 
 
 def test_another_structure_is_recorded_anew(only_recorded):

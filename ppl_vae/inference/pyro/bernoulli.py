@@ -3,6 +3,7 @@
 New memory costs more than the arithmetic in it.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -45,10 +46,27 @@ def uniform(shape: torch.Size, like: Tensor) -> Tensor:
     its own, and shares the lowest 9 with the others along the last axis, so that no two comparisons
     with probabilities have a covariance above 2^-32.
     """
-    size = prod(shape)
-    if like.device.type != "cpu" or like.dtype not in STEPS_FIT or size < FEW:
+    if like.device.type != "cpu" or like.dtype not in STEPS_FIT or prod(shape) < FEW:
         return torch.rand(shape, dtype=like.dtype, device=like.device)
+    return torch.ops.ppl_vae.uniform(shape, like.dtype)
+
+
+def _uniform(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    size = prod(shape)
     words = torch.empty(-(-size // 4), dtype=torch.int64).random_()  # 63 bits each
-    own = words.view(torch.int16).bitwise_and_(2**15 - 1)[:size].view(shape).to(like.dtype)
-    shared = torch.randint(2**9, (*shape[:-1], 1)).to(like.dtype).mul_(2.0**-9)
+    own = words.view(torch.int16).bitwise_and_(2**15 - 1)[:size].view(shape).to(dtype)
+    shared = torch.randint(2**9, (*shape[:-1], 1)).to(dtype).mul_(2.0**-9)
     return own.add_(shared).mul_(2.0**-15)
+
+
+# One operation to a recorder: torch's compiler is slow with 16-bit numbers.
+_OPERATIONS = torch.library.Library("ppl_vae", "DEF")
+_OPERATIONS.define(
+    "uniform(int[] shape, ScalarType dtype) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,)
+)
+_OPERATIONS.impl("uniform", _uniform, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("ppl_vae::uniform")
+def _uniform_without_numbers(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)

@@ -20,7 +20,10 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Compiled", "is_recording", "record"]
 
-OPTIONS: dict[str, Any] = {"fallback_random": True}  # draw as the function itself does
+OPTIONS: dict[str, Any] = {
+    "fallback_random": True,  # draw as the function itself does
+    "pattern_matcher": False,  # it would join again what `_add_bias` takes apart
+}
 
 
 class Compiled:
@@ -69,14 +72,15 @@ def record(
     tensors = [t.view_as(t) for t in tensors]  # one tensor may be in several places
     with pyro.validation_enabled(False), _NothingRead():
         try:
-            module = make_fx(run, IN_LINE)(*tensors)
+            module = make_fx(run, OTHERWISE)(*tensors)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
             raise NotImplementedError(READ) from error
     read = _as_arguments(module)
+    in_bytes = _masks_in_bytes(module, [*tensors, *read])
     compiled = torch.compile(module, fullgraph=True, dynamic=False, options=OPTIONS)
-    return trees[0], partial(_run, compiled, trees[0], read)
+    return trees[0], partial(_run, compiled, trees[0], read, in_bytes)
 
 
 def is_recording() -> bool:
@@ -108,10 +112,15 @@ class _NothingRead(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _run(compiled: Any, like: Any, read: list[Tensor], tensors: list[Tensor]) -> Any:
+def _run(
+    compiled: Any, like: Any, read: list[Tensor], in_bytes: set[int], tensors: list[Tensor]
+) -> Any:
+    arguments = [*tensors, *read]
+    for i in in_bytes:
+        arguments[i] = arguments[i].view(torch.uint8)
     try:
         with torch.no_grad():
-            return _with_tensors(like, compiled(*tensors, *read))
+            return _with_tensors(like, compiled(*arguments))
     except torch._dynamo.exc.BackendCompilerFailed as error:
         if "InvalidCxxCompiler" not in str(error):
             raise
@@ -139,7 +148,51 @@ def _as_arguments(module: fx.GraphModule) -> list[Tensor]:
     return read
 
 
-# --- draws ----------------------------------------------------------------------------------
+# --- what torch's compiler (2.13) makes slow or wrong code of, on a CPU ---------------------
+
+
+def _masks_in_bytes(module: fx.GraphModule, tensors: list[Tensor]) -> set[int]:
+    """Turn arguments that are masks into bytes, and return which; bools are read branch by branch.
+
+    What is written to stays as it is.
+    """
+    graph = module.graph
+    arguments = [node for node in graph.nodes if node.op == "placeholder"]
+    each = zip(arguments, tensors, strict=True)
+    masks = [a for a, tensor in each if tensor.dtype == torch.bool and not _is_written(a)]
+    with graph.inserting_before(arguments[-1].next):
+        for mask in masks:
+            users = list(mask.users)
+            number = graph.call_function(_ATEN._to_copy.default, (mask,), {"dtype": torch.float32})
+            is_set = graph.call_function(_ATEN.ne.Scalar, (number, 0))
+            for user in users:
+                user.replace_input_with(mask, is_set)
+    module.recompile()
+    return {arguments.index(mask) for mask in masks}
+
+
+def _is_written(node: fx.Node) -> bool:
+    """Whether an operation writes into a tensor, or into a view of it."""
+    for user in node.users:
+        if user.op == "call_function":
+            op: Any = user.target
+            parameters = {p.name: p.alias_info for p in op._schema.arguments}
+            given = dict(zip(parameters, user.args, strict=False)) | user.kwargs
+            shared = [parameters[name] for name, value in given.items() if node in _all(value)]
+            if any(alias and (alias.is_write or _is_written(user)) for alias in shared):
+                return True
+    return False
+
+
+def _all(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _add_bias(bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """Multiply matrices and add to the product, the latter within what follows."""
+    if beta != 1 or alpha != 1:
+        return NotImplemented
+    return x @ y + bias
 
 
 def _in_line(draw: Any) -> Callable[..., Any]:
@@ -155,16 +208,14 @@ def _in_line(draw: Any) -> Callable[..., Any]:
     return draw_in_line
 
 
-# Of draws with several axes torch's compiler (2.13) misjudges how they lie in memory.
+# Of draws with several axes it misjudges how they lie in memory.
 _ATEN = torch.ops.aten
-IN_LINE = {
-    draw: _in_line(draw)
-    for draw in (
-        _ATEN.normal.Tensor_Tensor, _ATEN.normal.Tensor_float, _ATEN.normal.float_Tensor,
-        _ATEN._standard_gamma.default, _ATEN.poisson.default, _ATEN.binomial.default,
-        _ATEN.bernoulli.default,
-    )
-}  # fmt: skip
+DRAWS = (
+    _ATEN.normal.Tensor_Tensor, _ATEN.normal.Tensor_float, _ATEN.normal.float_Tensor,
+    _ATEN._standard_gamma.default, _ATEN.poisson.default, _ATEN.binomial.default,
+    _ATEN.bernoulli.default,
+)  # fmt: skip
+OTHERWISE: dict[Any, Any] = {_ATEN.addmm.default: _add_bias} | {d: _in_line(d) for d in DRAWS}
 
 
 # --- trees ----------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def start_history(x: Tensor, size: int, *, binary: bool) -> History:
     """
     num_chains, num_given, num_rows = x.shape[:3]
     index = torch.arange(size, device=x.device) * num_given // size
-    entries = x[:, index].bool() if binary else x[:, index]
+    entries = x[:, index].byte() if binary else x[:, index]
     one = torch.ones(num_chains, num_rows, device=x.device)
     return History(entries, (1 + index)[:, None] * one[:, None], num_given * one, one)
 

@@ -3,6 +3,7 @@
 On a CPU `torch.where` and `masked_fill` branch at every entry, which costs ten times the arithmetic
 around it when the mask is irregular.  Selecting the bits instead gives bit-identical results, and
 unlike a product with the mask it is safe where the entries not selected are infinite or NaN.
+What is recorded for `torch.compile` selects plainly: the compiler turns that into good code.
 """
 
 import torch
@@ -10,9 +11,15 @@ from torch import Tensor
 
 from ppl_vae.inference.pyro.compiled import is_recording
 
-__all__ = ["keep", "where"]
+__all__ = ["holds_everywhere", "keep", "where"]
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+def holds_everywhere(mask: Tensor) -> bool:
+    """Whether a mask is True everywhere, where looking is cheap: on a CPU, and not traced."""
+    is_traced = is_recording() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return not is_traced and mask.device.type == "cpu" and bool(_once(mask).all())
 
 
 def where(mask: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -27,7 +34,7 @@ def where(mask: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def keep(mask: Tensor, x: Tensor) -> Tensor:
     """Return x where `mask` is True and zero elsewhere."""
-    if _holds_everywhere(mask):
+    if holds_everywhere(mask):
         return x
     if _must_branch(x):
         return x.masked_fill(~mask, 0)
@@ -36,13 +43,7 @@ def keep(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def _must_branch(x: Tensor) -> bool:
-    return x.dtype not in BITS or x.requires_grad or x.device.type != "cpu"
-
-
-def _holds_everywhere(mask: Tensor) -> bool:
-    """Whether nothing is to be left out, where looking is cheap: of complete rows on a CPU."""
-    is_traced = is_recording() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-    return not is_traced and mask.device.type == "cpu" and bool(_once(mask).all())
+    return x.dtype not in BITS or x.requires_grad or x.device.type != "cpu" or is_recording()
 
 
 def _as_bits(mask: Tensor, kind: torch.dtype) -> Tensor:

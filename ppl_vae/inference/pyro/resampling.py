@@ -155,7 +155,7 @@ def _weight(log_weight: Tensor) -> Tensor:
 
 
 def _cumulative(log_weight: Tensor) -> Tensor:
-    return _weight(log_weight).cumsum(1).movedim(1, 2)
+    return _weight(log_weight).movedim(1, 2).contiguous().cumsum(2)
 
 
 def _uniform(like: Tensor, num_draws: int) -> Tensor:
@@ -165,7 +165,7 @@ def _uniform(like: Tensor, num_draws: int) -> Tensor:
 def _search(cumulative: Tensor, at: Tensor) -> Tensor:
     """Index of the proposal at the given shares of the total, (C, B, P) and (C, B, K)."""
     total = cumulative[..., -1:]
-    index = torch.searchsorted(cumulative.contiguous(), total * at, right=True)
+    index = torch.searchsorted(cumulative, total * at, right=True)
     last_positive = (cumulative < total).sum(-1, keepdim=True)
     return torch.minimum(index, last_positive)
 

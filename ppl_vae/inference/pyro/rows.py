@@ -30,6 +30,7 @@ from torch.distributions.transforms import (
 )
 
 from ppl_vae.incomplete_data import is_column
+from ppl_vae.inference.pyro.masking import holds_everywhere
 
 __all__ = [
     "as_tensor",
@@ -108,7 +109,7 @@ def select_rows(choose_new: Tensor, new: Any, old: Any) -> Any:
         ones = [1] * (new_leaf.ndim - choose_new.ndim)
         return torch.where(choose_new.reshape(*choose_new.shape, *ones), new_leaf, old_leaf)
 
-    return map_tensors(pick, new, old)
+    return old if holds_everywhere(~choose_new) else map_tensors(pick, new, old)
 
 
 def take_rows(stack: Any, index: Tensor) -> Any:
