@@ -80,7 +80,8 @@ def record(
     read = _as_arguments(module)
     in_bytes = _masks_in_bytes(module, [*tensors, *read])
     compiled = torch.compile(module, fullgraph=True, dynamic=False, options=OPTIONS)
-    return trees[0], partial(_run, compiled, trees[0], read, in_bytes)
+    like = _map(trees[0], lambda tensor: tensor.new_empty(0))  # it outlives the results
+    return trees[0], partial(_run, compiled, like, read, in_bytes)
 
 
 def is_recording() -> bool:
@@ -263,22 +264,23 @@ def _kind(leaf: Any) -> tuple[Any, ...]:
 def _with_tensors(tree: Any, tensors: list[Tensor]) -> Any:
     """Return the tree with other tensors, in the order of its leaves."""
     following = iter(tensors)
+    return _map(tree, lambda _: next(following))
 
-    def rebuild(tree: Any) -> Any:
-        if isinstance(tree, Tensor):
-            return next(following)
-        parts = _parts(tree)
-        if parts is None:
-            return tree
-        new = {name: rebuild(part) for name, part in parts.items()}
-        if isinstance(tree, dict):
-            return new
-        if isinstance(tree, Distribution | Transform):
-            out = copy.copy(tree)
-            vars(out).update(new)
-            if isinstance(tree, Transform) and _closes_circle(tree, "_inv"):
-                vars(out)["_inv"] = None
-            return out
-        return type(tree)(*new.values()) if hasattr(tree, "_fields") else type(tree)(new.values())
 
-    return rebuild(tree)
+def _map(tree: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """Return the tree with `fn` of each tensor."""
+    if isinstance(tree, Tensor):
+        return fn(tree)
+    parts = _parts(tree)
+    if parts is None:
+        return tree
+    new = {name: _map(part, fn) for name, part in parts.items()}
+    if isinstance(tree, dict):
+        return new
+    if isinstance(tree, Distribution | Transform):
+        out = copy.copy(tree)
+        vars(out).update(new)
+        if isinstance(tree, Transform) and _closes_circle(tree, "_inv"):
+            vars(out)["_inv"] = None
+        return out
+    return type(tree)(*new.values()) if hasattr(tree, "_fields") else type(tree)(new.values())
