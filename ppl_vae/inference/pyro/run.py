@@ -43,10 +43,11 @@ class MCMC(HostMCMC):
             "parallel" (one process a chain, as the host decides; default for other kernels).
         jit_compile: record the kernel's step once and compile it with `torch.compile`, for
             "vectorized" chains. The draws are the same up to rounding (but that what a program
-            draws and does not use is left out), in about half the time for few rows. The first two
-            iterations of each run then take some ten seconds. A C++ compiler must be there; model
-            and guide must not read values of tensors in Python (`if`, `.item()`, the length of a
-            selection), and what else Python does in them, checks of values included, is done once.
+            draws and does not use is left out), in a third to two thirds of the time. The first
+            two iterations of each run then take some ten seconds. A C++ compiler must be there;
+            model and guide must not read values of tensors in Python (`if`, `.item()`, the length
+            of a selection), and what else Python does in them, checks of values included, is done
+            once.
         **host_options: `initial_params`, `hook_fn`, `mp_context`, `disable_progbar`,
             `disable_validation`, `transforms`, `save_params`, as in `pyro.infer.MCMC`.
             `initial_params` start every run that has no `init_params` of its own.

@@ -83,8 +83,8 @@ def fit(
         checkpoint: file to go on from if it exists, and to write after every epoch; with the same
             data and options the result is that of a run that was not interrupted.
         jit_compile: record loss and gradient once and compile them with `torch.compile`: the same
-            steps, up to rounding, faster for small batches. The first two steps then take some
-            ten seconds. A C++ compiler must be there; model and guide must not read values of
+            steps, up to rounding, in some two thirds of the time. The first two steps then take
+            some ten seconds. A C++ compiler must be there; model and guide must not read values of
             tensors in Python (`if`, `.item()`, the length of a selection), and what else Python
             does in them, checks of values included, is done once.
         progress_bar: show steps and loss.
