@@ -138,9 +138,11 @@ def test_smoke_preset_and_going_on(twin, example_folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("twin", ["numpyro", "pyro"])
 def test_small_preset_meets_the_paper(twin, example_folder, tmp_path):
-    """AC-MWG and resampled LAIR at or below the paper's divergence in all three pitfalls.
+    """AC-MWG and LAIR at or below the paper's divergence in all three pitfalls.
 
-    Two standard errors are allowed, for processors that round otherwise; the seed is fixed.
+    Two standard errors are allowed, for processors that round otherwise; the seed is fixed. Where
+    LAIR is not resampled it keeps a bias of order 1/K, which hangs on the trained VAE; there the
+    error of the paper's figure is allowed for, too: it is of one run, ours of five.
     """
     pytest.importorskip(twin)
     script = example_folder / f"toy_grid_{twin}.py"
@@ -151,10 +153,12 @@ def test_small_preset_meets_the_paper(twin, example_folder, tmp_path):
     assert run.returncode == 0, run.stderr[-2_000:]
     rows = json.loads((tmp_path / "results.json").read_text())
     found = {(row["method"], row["condition"]): row for row in rows}
-    for method in ("AC-MWG", "LAIR 4+1 resampled", "LAIR 19+1 resampled"):
+    of_ours = dict.fromkeys(("AC-MWG", "LAIR 4+1 resampled", "LAIR 19+1 resampled"), 1.0)
+    of_both = dict.fromkeys(("LAIR 4+1", "LAIR 19+1"), (1 + 5) ** 0.5)
+    for method, errors in (of_ours | of_both).items():
         for pitfall in ("I", "II", "III"):
             row = found[method, pitfall]
-            assert row["value"] - 2 * row["standard_error"] <= row["paper_value"], row
+            assert row["value"] - 2 * errors * row["standard_error"] <= row["paper_value"], row
     for pitfall in ("I", "II", "III"):
         assert found["MWG", pitfall]["value"] > 5 * found["AC-MWG", pitfall]["value"]
     assert found["MWG", "III"]["value"] > 0.5
