@@ -95,6 +95,10 @@ IN_PYRO_FIRST = {
     "test_bounds_of_parts_of_the_rows_stay_below_the_evidence",
     "test_nothing_observed_has_probability_one", "test_a_registered_rule_mends_it",
     "test_settings_that_are_no_plain_functions_go_to_a_file",
+    "test_observed_entries_are_bit_identical", "test_ranks_of_the_true_latent_are_uniform",
+    "test_a_pair_of_functions_trains", "test_a_run_takes_the_hand_over",
+    "test_warm_up_gives_every_chain_a_start_of_its_own", "test_pooled_draws_follow_the_closed_form",
+    "test_lair_mean_weight_estimates_the_evidence", "test_mwg_draws_the_posterior",
 }  # fmt: skip
 
 
